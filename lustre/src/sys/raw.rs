@@ -1,0 +1,142 @@
+//! The calls that rustix does not offer, or offers only for the whole process or with an allocation.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+/// `MAX_HANDLE_SZ` of the kernel.
+const MAX_HANDLE: usize = 128;
+
+/// `struct file_handle` with room for the longest handle.
+#[repr(C)]
+struct FileHandle {
+    handle_bytes: u32,
+    handle_type: i32,
+    f_handle: [u8; MAX_HANDLE],
+}
+
+/// A file's handle as the kernel gives it.
+pub(crate) struct Handle {
+    pub(crate) kind: i32,
+    bytes: [u8; MAX_HANDLE],
+    len: usize,
+}
+
+impl Handle {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// `name_to_handle_at(fd, "", …, AT_EMPTY_PATH)`.
+pub(crate) fn name_to_handle(fd: BorrowedFd<'_>) -> io::Result<Handle> {
+    let mut handle =
+        FileHandle { handle_bytes: MAX_HANDLE as u32, handle_type: 0, f_handle: [0; MAX_HANDLE] };
+    let mut mount_id: libc::c_int = 0;
+    // SAFETY: the path is a NUL-terminated literal; `handle` announces exactly the room it has and, like
+    // `mount_id`, outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount_id,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    check(result)?;
+    let len = (handle.handle_bytes as usize).min(MAX_HANDLE);
+    Ok(Handle { kind: handle.handle_type, bytes: handle.f_handle, len })
+}
+
+/// `struct file_clone_range`.
+#[repr(C)]
+struct CloneRange {
+    src_fd: i64,
+    src_offset: u64,
+    src_length: u64,
+    dest_offset: u64,
+}
+
+/// `_IOW(0x94, 13, struct file_clone_range)`.
+const FICLONERANGE: libc::Ioctl = 0x4020_940d;
+
+/// Makes `len` bytes of `dst` share the blocks of `src`, or changes nothing. A `len` of 0 means to the end.
+pub(crate) fn clone_range(
+    src: BorrowedFd<'_>,
+    src_offset: u64,
+    dst: BorrowedFd<'_>,
+    dst_offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    let range = CloneRange {
+        src_fd: i64::from(src.as_raw_fd()),
+        src_offset,
+        src_length: len,
+        dest_offset: dst_offset,
+    };
+    // SAFETY: the argument is the struct that this request reads; the kernel keeps no reference to it.
+    let result = unsafe { libc::ioctl(dst.as_raw_fd(), FICLONERANGE, &raw const range) };
+    check(libc::c_long::from(result))
+}
+
+/// Sets the calling thread's supplementary groups (glibc's wrapper would set those of every thread).
+pub(crate) fn set_thread_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of one live slice of gid_t, which is u32.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    check(result)
+}
+
+/// The calling thread's supplementary groups, as the kernel orders them, handed to `f`.
+pub(crate) fn with_thread_groups<T>(f: impl FnOnce(&mut [u32]) -> T) -> io::Result<T> {
+    const FEW: usize = 64;
+    /// `NGROUPS_MAX`.
+    const MOST: usize = 65_536;
+    let mut few = [0_u32; FEW];
+    match get_groups(&mut few) {
+        Ok(count) => Ok(f(&mut few[..count])),
+        // More groups than the buffer holds.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let mut all = vec![0_u32; MOST];
+            let count = get_groups(&mut all)?;
+            Ok(f(&mut all[..count]))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn get_groups(into: &mut [u32]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of one live slice of gid_t, which is u32.
+    let result = unsafe { libc::syscall(libc::SYS_getgroups, into.len(), into.as_mut_ptr()) };
+    check(result)?;
+    Ok(usize::try_from(result).unwrap_or(0).min(into.len()))
+}
+
+/// Asks for a file-system user id for the calling thread. The kernel reports no failure: read it back.
+pub(crate) fn set_fsuid(uid: u32) {
+    // SAFETY: takes and returns integers only.
+    unsafe { libc::syscall(libc::SYS_setfsuid, uid) };
+}
+
+/// The calling thread's file-system user id.
+pub(crate) fn fsuid() -> u32 {
+    // SAFETY: takes and returns integers only; -1 is no id, so nothing changes.
+    unsafe { libc::syscall(libc::SYS_setfsuid, u32::MAX) as u32 }
+}
+
+/// Asks for a file-system group id for the calling thread. The kernel reports no failure: read it back.
+pub(crate) fn set_fsgid(gid: u32) {
+    // SAFETY: takes and returns integers only.
+    unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
+}
+
+/// The calling thread's file-system group id.
+pub(crate) fn fsgid() -> u32 {
+    // SAFETY: takes and returns integers only; -1 is no id, so nothing changes.
+    unsafe { libc::syscall(libc::SYS_setfsgid, u32::MAX) as u32 }
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

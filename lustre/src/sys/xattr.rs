@@ -1,0 +1,70 @@
+//! Extended attributes. An `O_PATH` descriptor will do, by a second call through `/proc` (without it:
+//! `EOPNOTSUPP`).
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::XattrFlags;
+use rustix::io::{Errno, retry_on_intr};
+
+use super::ProcPath;
+
+/// What most values fit in, and the largest that Linux has.
+const USUAL: usize = 4096;
+const LARGEST: usize = 65_536;
+
+/// Replaces `buf` by the attribute's value; `false` and an empty `buf` if there is none.
+///
+/// `buf` grows as needed and keeps its room: reuse it. A file system without attributes is an error.
+pub fn get_xattr(fd: BorrowedFd<'_>, name: &str, buf: &mut Vec<u8>) -> io::Result<bool> {
+    buf.clear();
+    buf.reserve(USUAL);
+    loop {
+        match get_once(fd, name, buf) {
+            Ok(_) => return Ok(true),
+            Err(Errno::NODATA) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(Errno::RANGE) if buf.capacity() < LARGEST => buf.reserve_exact(LARGEST),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn get_once(fd: BorrowedFd<'_>, name: &str, buf: &mut Vec<u8>) -> rustix::io::Result<usize> {
+    match rustix::fs::fgetxattr(fd, name, spare_capacity(buf)) {
+        Err(Errno::BADF) => by_path(fd, |path| rustix::fs::getxattr(path, name, spare_capacity(buf))),
+        result => result,
+    }
+}
+
+/// An `ENOENT` that speaks of `/proc` must not be taken for the file's.
+fn by_path<T>(
+    fd: BorrowedFd<'_>,
+    call: impl FnOnce(&[u8]) -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    call(ProcPath::of(fd).as_bytes())
+        .map_err(|error| if ProcPath::is_missing(error) { Errno::OPNOTSUPP } else { error })
+}
+
+/// Creates or replaces an attribute.
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &str, value: &[u8]) -> io::Result<()> {
+    let flags = XattrFlags::empty();
+    Ok(retry_on_intr(|| match rustix::fs::fsetxattr(fd, name, value, flags) {
+        Err(Errno::BADF) => by_path(fd, |path| rustix::fs::setxattr(path, name, value, flags)),
+        result => result,
+    })?)
+}
+
+/// Removes an attribute; `false` if there was none.
+pub fn remove_xattr(fd: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    let removed = retry_on_intr(|| match rustix::fs::fremovexattr(fd, name) {
+        Err(Errno::BADF) => by_path(fd, |path| rustix::fs::removexattr(path, name)),
+        result => result,
+    });
+    match removed {
+        Ok(()) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
