@@ -1,0 +1,509 @@
+//! Uploads: a temporary file that becomes the object in one step, or leaves nothing.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use lustre::sys::{self, Kind};
+use md5::{Digest, Md5};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result, Step, is, is_absent};
+use crate::metadata::{Metadata, Slo};
+use crate::object::{Opened, open_existing};
+use crate::place::{self, At, split};
+use crate::timestamp::Timestamp;
+use crate::{Namespace, ObjectName, Scope, name, object_path};
+
+/// What an upload says of its object.
+#[derive(Debug, Clone, Default)]
+pub struct ObjectMeta {
+    /// Content-Type.
+    pub content_type: Option<String>,
+    /// When it expires, in seconds since 1970.
+    pub delete_at: Option<u64>,
+    /// Stored headers, names in lower case.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Set if the bytes are the manifest of a static large object, or its assembled segments.
+    pub slo: Option<Slo>,
+    /// Make a directory that is the object; only for an empty body.
+    pub directory: bool,
+}
+
+/// An object that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// MD5 of its bytes.
+    pub md5: [u8; 16],
+    /// Its X-Timestamp.
+    pub timestamp: Timestamp,
+    /// Whether there was no such object before.
+    pub created: bool,
+    /// The data's file is one of these bytes.
+    pub size: u64,
+}
+
+/// An upload under way: a temporary file beside its target. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Upload {
+    name: ObjectName,
+    timestamp: Timestamp,
+    temporary: Option<Temporary>,
+    hasher: Option<Md5>,
+    written: u64,
+    // Set when the bytes came by a copy of known MD5.
+    known: Option<[u8; 16]>,
+}
+
+#[derive(Debug)]
+struct Temporary {
+    dir: OwnedFd,
+    name: Vec<u8>,
+    file: File,
+    // The name beside it that it will take, as things were when it was made.
+    target: Vec<u8>,
+}
+
+impl Temporary {
+    /// True if it was there, and so is not published.
+    fn remove(&self) -> bool {
+        sys::unlink_at(self.dir.as_fd(), &self.name).is_ok()
+    }
+
+    /// As `remove`; what its attribute spilled and the directories made for it at `path` go too.
+    fn discard(&self, scope: &Scope<'_>, path: &[u8]) {
+        let spill = scope.spill_name(self.file.as_fd());
+        if let (true, Some(spill)) = (self.remove(), spill) {
+            scope.forget_side(&spill);
+        }
+        tidy(scope, split(path).parent);
+    }
+}
+
+impl Upload {
+    /// Appends to the object and hashes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        temporary.file.write_all_at(bytes, self.written).step("write the object")?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Takes the whole body from an open file whose MD5 is known, sharing blocks where the file system can.
+    pub fn copy_from(&mut self, namespace: &Namespace, source: &File, len: u64, md5: [u8; 16]) -> Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        let copied =
+            namespace.fs.copy(source.as_fd(), 0, temporary.file.as_fd(), 0, len).step("copy the object")?;
+        if copied != len {
+            let e = std::io::Error::new(
+                std::io::ErrorKind::UnexpectedEof,
+                "the source was cut while it was copied",
+            );
+            return Err(Error::io("copy the object", e));
+        }
+        self.written = len;
+        self.hasher = None;
+        self.known = Some(md5);
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The MD5 of what was written so far.
+    pub fn md5(&self) -> [u8; 16] {
+        match (&self.hasher, self.known) {
+            (_, Some(md5)) => md5,
+            (Some(hasher), None) => hasher.clone().finalize().into(),
+            (None, None) => crate::object::EMPTY_MD5,
+        }
+    }
+
+    /// Gives the upload up. What it made goes; call it where blocking is allowed.
+    pub fn abort(mut self, namespace: &Namespace) {
+        self.discard(namespace);
+    }
+
+    fn discard(&mut self, namespace: &Namespace) {
+        let Some(temporary) = self.temporary.take() else { return };
+        if let (Ok(scope), Ok(path)) = (
+            Scope::of_container(namespace, &self.name.account, &self.name.container),
+            object_path(&self.name.object),
+        ) {
+            temporary.discard(&scope, &path);
+        } else {
+            temporary.remove();
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            temporary.remove();
+        }
+    }
+}
+
+impl Namespace {
+    /// Starts an upload of `size` bytes, if the size is known.
+    pub fn begin(&self, name: &ObjectName, size: Option<u64>, timestamp: Timestamp) -> Result<Upload> {
+        check_names(name)?;
+        let scope = Scope::of_container(self, &name.account, &name.container)?;
+        let path = object_path(&name.object)?;
+        let temporary = self.temporary(&scope, &path, size)?;
+        scope.step("put: temporary made");
+        Ok(Upload {
+            name: name.clone(),
+            timestamp,
+            temporary: Some(temporary),
+            hasher: Some(Md5::new()),
+            written: 0,
+            known: None,
+        })
+    }
+
+    /// Makes the temporary file in the directory where the object will lie.
+    fn temporary(&self, scope: &Scope<'_>, path: &[u8], size: Option<u64>) -> Result<Temporary> {
+        for _ in 0..8 {
+            let parents = place::make_parents(scope, split(path).parent);
+            let (mut dir, _) = parents.inspect_err(|_| tidy(scope, split(path).parent))?;
+            let mut file_name = split(path).file;
+            if is_directory(dir.as_fd(), file_name)? {
+                match open_existing(scope, path)? {
+                    Some(inner) => (dir, file_name) = (inner, name::SELF),
+                    None => continue,
+                }
+            }
+            let mode = place::file_mode(&sys::stat(dir.as_fd()).step("stat the directory")?);
+            let temporary = self.fs.temporary_name(file_name).step("name a temporary file")?;
+            let file = match self.fs.create(dir.as_fd(), &temporary, mode, size) {
+                Ok(file) => file,
+                // The directory was removed meanwhile.
+                Err(e) if is_absent(&e) => continue,
+                Err(e) => {
+                    tidy(scope, split(path).parent);
+                    return Err(Error::io("make a temporary file", e));
+                }
+            };
+            let target = file_name.to_vec();
+            let temporary = Temporary { dir, name: temporary, file, target };
+            if self.fs.temporaries_look_foreign() {
+                let unfinished = Metadata { temporary: true, ..Metadata::default() };
+                if let Err(e) = scope.write_attribute(temporary.file.as_fd(), &unfinished) {
+                    temporary.remove();
+                    return Err(e);
+                }
+            }
+            return Ok(temporary);
+        }
+        Err(Error::Contended { what: "making a temporary file" })
+    }
+
+    /// Publishes an upload. Afterwards it is durable, if this namespace promises that.
+    ///
+    /// # Errors
+    /// `Digest` if `expected` is not the MD5 of the bytes; `Superseded` if a newer version is there; in every case nothing is left behind.
+    pub fn finish(
+        &self,
+        mut upload: Upload,
+        meta: ObjectMeta,
+        expected: Option<[u8; 16]>,
+    ) -> Result<Published> {
+        let result = self.publish(&mut upload, meta, expected);
+        if result.is_err() {
+            upload.discard(self);
+        }
+        result
+    }
+
+    fn publish(
+        &self,
+        upload: &mut Upload,
+        meta: ObjectMeta,
+        expected: Option<[u8; 16]>,
+    ) -> Result<Published> {
+        let md5 = upload.md5();
+        if let Some(expected) = expected.filter(|e| *e != md5) {
+            return Err(Error::Digest { found: hex(&md5), expected: hex(&expected) });
+        }
+        let name = upload.name.clone();
+        let scope = Scope::of_container(self, &name.account, &name.container)?;
+        let path = object_path(&name.object)?;
+        let key = name.key();
+        let timestamp = upload.timestamp;
+        if let Some(temporary) = upload.temporary.as_ref().filter(|_| !meta.directory) {
+            self.complete(&scope, temporary, &meta, md5, timestamp)?;
+        }
+        scope.step("put: data durable");
+        let _held = self.locks.lock(&name);
+        let existing = self.look_to_change(&scope, &path)?;
+        self.check_order(&scope, &key, existing.as_ref(), timestamp)?;
+        let spill = existing.as_ref().and_then(|old| scope.spill_name(old.file.as_fd()));
+        if meta.directory {
+            upload.discard(self);
+            let published = self.publish_marker(&scope, &path, existing.as_ref(), meta, timestamp);
+            published.inspect_err(|_| tidy(&scope, &path))?;
+        } else if let Some(temporary) = upload.temporary.as_mut() {
+            self.publish_file(&scope, &path, temporary, existing.as_ref())?;
+            upload.temporary = None;
+        }
+        scope.step("put: published");
+        self.replaced(&scope, &name, existing.as_ref(), spill, upload.written);
+        Ok(Published { md5, timestamp, created: existing.is_none(), size: upload.written })
+    }
+
+    /// What is left to do for the version that was there before.
+    fn replaced(
+        &self,
+        scope: &Scope<'_>,
+        name: &ObjectName,
+        existing: Option<&Opened>,
+        spill: Option<String>,
+        written: u64,
+    ) {
+        let mut old_size = 0;
+        if let Some(old) = existing {
+            if !matches!(old.at, At::Marker(_)) {
+                old_size = old.stat.size;
+            }
+            // A directory that was the object is still there, and was seen to.
+            let gone = matches!(old.at, At::File | At::Within | At::Transit) && old.stat.nlink <= 1;
+            if let Some(spill) = spill.filter(|_| gone) {
+                scope.forget_side(&spill);
+            }
+        }
+        let created = i64::from(existing.is_none());
+        self.counters.change(&name.account, &name.container, created, written as i64 - old_size as i64);
+    }
+
+    /// Sets the attribute and makes the temporary file's bytes durable.
+    fn complete(
+        &self,
+        scope: &Scope<'_>,
+        temporary: &Temporary,
+        meta: &ObjectMeta,
+        md5: [u8; 16],
+        timestamp: Timestamp,
+    ) -> Result<()> {
+        let file = temporary.file.as_fd();
+        // A time between the clock's ticks: any later write gives the file another.
+        sys::set_mtime(file, sys::now_ns()).step("set the time")?;
+        let stat = sys::stat(file).step("stat")?;
+        let metadata = Metadata {
+            fid: Some(self.fs.fid(file).step("read the file's identity")?),
+            size: stat.size,
+            mtime_ns: stat.mtime_ns,
+            md5: Some(md5),
+            data_version: self.fs.data_version(file).step("read the data version")?,
+            timestamp: Some(timestamp),
+            content_type: meta.content_type.clone(),
+            delete_at: meta.delete_at,
+            headers: meta.headers.clone(),
+            slo: meta.slo,
+            ..Metadata::default()
+        };
+        scope.write_attribute(file, &metadata)?;
+        scope.step("put: attribute set");
+        if self.options.durable {
+            sys::fsync(file).step("sync the object")?;
+        }
+        Ok(())
+    }
+
+    /// Renames the temporary file over the object's place.
+    fn publish_file(
+        &self,
+        scope: &Scope<'_>,
+        path: &[u8],
+        temporary: &mut Temporary,
+        existing: Option<&Opened>,
+    ) -> Result<()> {
+        for _ in 0..100 {
+            let (mut dir, _) = place::make_parents(scope, split(path).parent)?;
+            let mut target = split(path).file;
+            if is_directory(dir.as_fd(), target)? {
+                match open_existing(scope, path)? {
+                    Some(inner) => (dir, target) = (inner, name::SELF),
+                    None => continue,
+                }
+            }
+            match sys::rename_at(temporary.dir.as_fd(), &temporary.name, dir.as_fd(), target) {
+                Ok(()) => {}
+                // It became a directory, or went, after we looked.
+                Err(e) if is(&e, Errno::ISDIR) || is(&e, Errno::EXIST) || is_absent(&e) => continue,
+                Err(e) if is(&e, Errno::NOTEMPTY) => continue,
+                Err(e) => return Err(Error::io("publish the object", e)),
+            }
+            return published(scope, dir.as_fd(), target, temporary, existing);
+        }
+        Err(Error::Contended { what: "publishing an object" })
+    }
+
+    /// Makes the directory that is the object.
+    fn publish_marker(
+        &self,
+        scope: &Scope<'_>,
+        path: &[u8],
+        existing: Option<&Opened>,
+        meta: ObjectMeta,
+        timestamp: Timestamp,
+    ) -> Result<()> {
+        if existing.is_some_and(|old| old.at == At::Link)
+            && let Some(dir) = open_existing(scope, split(path).parent)?
+        {
+            sys::unlink_at(dir.as_fd(), split(path).file).step("replace the object")?;
+        }
+        for _ in 0..100 {
+            // A file of that name moves inside, and stays the object until the directory takes over.
+            place::make_parents(scope, path)?;
+            // Until it is an object, whoever finds it empty removes it; under this lock only.
+            let unmoved = scope.unmoved()?;
+            let Some(dir) = open_existing(scope, path)? else { continue };
+            let made = match scope.read_directory(dir.as_fd())? {
+                crate::attribute::Attribute::Ours(m) => m.made,
+                _ => false,
+            };
+            let stat = sys::stat(dir.as_fd()).step("stat the directory")?;
+            let metadata = Metadata {
+                fid: Some(self.fs.fid(dir.as_fd()).step("read the directory's identity")?),
+                mtime_ns: stat.mtime_ns,
+                timestamp: Some(timestamp),
+                content_type: meta.content_type,
+                delete_at: meta.delete_at,
+                headers: meta.headers,
+                made,
+                marker: true,
+                ..Metadata::default()
+            };
+            let spilled = scope.spill_name(dir.as_fd());
+            scope.write_directory(dir.as_fd(), &metadata)?;
+            drop(unmoved);
+            match sys::unlink_at(dir.as_fd(), name::SELF) {
+                Err(e) if !is_absent(&e) => return Err(Error::io("replace the object", e)),
+                _ => {}
+            }
+            scope.persist(dir.as_fd(), None)?;
+            scope.forget_stale(spilled, dir.as_fd());
+            return Ok(());
+        }
+        Err(Error::Contended { what: "publishing an object" })
+    }
+
+    /// An upload of a body that is at hand: the same as `begin`, `write` and `finish`, with fewer steps.
+    pub fn put_object(
+        &self,
+        name: &ObjectName,
+        body: &[u8],
+        meta: ObjectMeta,
+        timestamp: Timestamp,
+        expected: Option<[u8; 16]>,
+    ) -> Result<Published> {
+        if meta.directory {
+            let upload = self.begin(name, Some(body.len() as u64), timestamp)?;
+            return self.finish(upload, meta, expected);
+        }
+        let md5: [u8; 16] = Md5::digest(body).into();
+        if let Some(expected) = expected.filter(|e| *e != md5) {
+            return Err(Error::Digest { found: hex(&md5), expected: hex(&expected) });
+        }
+        check_names(name)?;
+        let scope = Scope::of_container(self, &name.account, &name.container)?;
+        let path = object_path(&name.object)?;
+        let _held = self.locks.lock(name);
+        let existing = self.look_to_change(&scope, &path)?;
+        self.check_order(&scope, &name.key(), existing.as_ref(), timestamp)?;
+        let spill = existing.as_ref().and_then(|old| scope.spill_name(old.file.as_fd()));
+        let size = body.len() as u64;
+        let mut temporary = self.temporary(&scope, &path, Some(size))?;
+        scope.step("put: temporary made");
+        let written = temporary
+            .file
+            .write_all_at(body, 0)
+            .step("write the object")
+            .and_then(|()| self.complete(&scope, &temporary, &meta, md5, timestamp))
+            .and_then(|()| self.publish_at_once(&scope, &path, &mut temporary, existing.as_ref()));
+        if let Err(e) = written {
+            temporary.discard(&scope, &path);
+            return Err(e);
+        }
+        scope.step("put: published");
+        self.replaced(&scope, name, existing.as_ref(), spill, size);
+        Ok(Published { md5, timestamp, created: existing.is_none(), size })
+    }
+
+    /// Renames a temporary file that was made a moment ago: where it was to go is most likely still right.
+    fn publish_at_once(
+        &self,
+        scope: &Scope<'_>,
+        path: &[u8],
+        temporary: &mut Temporary,
+        existing: Option<&Opened>,
+    ) -> Result<()> {
+        scope.step("put: data durable");
+        let dir = temporary.dir.as_fd();
+        match sys::rename_at(dir, &temporary.name, dir, &temporary.target) {
+            Ok(()) => published(scope, dir, &temporary.target, temporary, existing),
+            Err(_) => self.publish_file(scope, path, temporary, existing),
+        }
+    }
+}
+
+fn check_names(name: &ObjectName) -> Result<()> {
+    name::validate_container(&name.container).map_err(|e| Error::Name(e.to_string()))?;
+    name::validate_object(&name.object).map_err(|e| Error::Name(e.to_string()))
+}
+
+/// Removes the directories that were made for what then failed, which is the error to tell of.
+fn tidy(scope: &Scope<'_>, path: &[u8]) {
+    let _ = place::prune(scope, path);
+}
+
+fn is_directory(dir: BorrowedFd<'_>, file: &[u8]) -> Result<bool> {
+    match sys::stat_at(dir, file, false) {
+        Ok(stat) => Ok(stat.kind == Kind::Directory),
+        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) => Err(Error::io("stat", e)),
+    }
+}
+
+/// Makes a rename durable and puts right what it left.
+fn published(
+    scope: &Scope<'_>,
+    dir: BorrowedFd<'_>,
+    target: &[u8],
+    temporary: &Temporary,
+    existing: Option<&Opened>,
+) -> Result<()> {
+    scope.step("put: renamed");
+    scope.persist(dir, Some(temporary.file.as_fd()))?;
+    if target == name::SELF {
+        clear_marker(scope, dir, existing)?;
+    }
+    Ok(())
+}
+
+/// The object is a file inside its directory now: the directory is no object any more.
+fn clear_marker(scope: &Scope<'_>, dir: BorrowedFd<'_>, existing: Option<&Opened>) -> Result<()> {
+    let Some(old) = existing.filter(|old| matches!(old.at, At::Marker(_))) else { return Ok(()) };
+    let plain = Metadata { made: old.metadata.made, ..Metadata::default() };
+    match scope.replace_directory(dir, &plain) {
+        // The file inside comes before it all the same.
+        Err(Error::NoSpace { .. }) => Ok(()),
+        result => result,
+    }
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}

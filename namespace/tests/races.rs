@@ -1,0 +1,83 @@
+//! Two servers change names that depend on each other: one in the middle of what the other does.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{Site, get, object, put};
+use namespace::{Namespace, ObjectMeta, Timestamp};
+
+/// A server that at its step `at`, once, lets another do something.
+fn interrupted(site: &Site, at: &'static str, act: fn(&Namespace)) -> (Namespace, Arc<AtomicBool>) {
+    let (peer, done) = (site.peer(), Arc::new(AtomicBool::new(false)));
+    let seen = Arc::clone(&done);
+    let hook = move |step: &'static str| {
+        if step == at && !seen.swap(true, Ordering::SeqCst) {
+            act(&peer);
+        }
+    };
+    (site.peer_with_hook(Box::new(hook)), done)
+}
+
+fn delete(ns: &Namespace, name: &str) {
+    ns.delete_object(&object(name), Timestamp::now()).unwrap();
+}
+
+fn put_directory(ns: &Namespace, name: &str) {
+    let meta = ObjectMeta { directory: true, ..ObjectMeta::default() };
+    ns.put_object(&object(name), b"", meta, Timestamp::now(), None).unwrap();
+}
+
+#[test]
+fn a_directory_that_becomes_the_object_is_not_removed_when_its_last_child_goes() {
+    for content in [false, true] {
+        let site = Site::new();
+        if content {
+            site.put("a", "content");
+        }
+        site.put("a/child", "x");
+        let (ns, done) = interrupted(&site, "prune: looked", |peer| put_directory(peer, "a"));
+        delete(&ns, "a/child");
+        assert!(done.load(Ordering::SeqCst));
+        assert!(site.open("a").unwrap().info.directory, "with content: {content}");
+        assert_eq!(site.list(), ["a"]);
+        site.delete("a").unwrap();
+        assert_eq!(site.files(), [""; 0]);
+    }
+}
+
+#[test]
+fn an_object_is_deleted_though_it_moves_after_it_was_found() {
+    let site = Site::new();
+    site.put("a", "content");
+    let (ns, done) = interrupted(&site, "delete: looked", |peer| {
+        put(peer, "a/child", "x").unwrap();
+    });
+    delete(&ns, "a");
+    assert!(done.load(Ordering::SeqCst));
+    assert_eq!((get(&ns, "a"), site.list()), (None, vec!["a/child".to_string()]));
+    // And back.
+    site.put("a", "content");
+    let (ns, done) = interrupted(&site, "delete: looked", |peer| delete(peer, "a/child"));
+    delete(&ns, "a");
+    assert!(done.load(Ordering::SeqCst));
+    assert_eq!(site.files(), [""; 0]);
+}
+
+#[test]
+fn a_name_can_be_made_while_the_directories_to_it_are_tidied_away() {
+    let site = Site::new();
+    let (one, two) = (site.peer(), site.peer());
+    for round in 0..200 {
+        site.put("d/e/f/old", "x");
+        std::thread::scope(|s| {
+            s.spawn(|| delete(&one, "d/e/f/old"));
+            put(&two, "d/e/f/g/new", "y").unwrap();
+        });
+        assert_eq!(site.list(), ["d/e/f/g/new"], "{round}");
+        site.delete("d/e/f/g/new").unwrap();
+        assert_eq!(site.files(), [""; 0], "{round}");
+    }
+}
