@@ -1,0 +1,116 @@
+//! The body of a request, as the handler sees it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::intake::Intake;
+use super::link::Link;
+
+/// Why a body could not be read to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client closed the connection in the middle of it (499).
+    #[error("client disconnected")]
+    Disconnected,
+    /// The client sent nothing of it for too long (408).
+    #[error("client too slow")]
+    Timeout,
+    /// It is not validly chunked (400).
+    #[error("invalid chunked encoding")]
+    BadChunk,
+    /// It is larger than the handler allows (413).
+    #[error("body too large")]
+    TooLarge,
+}
+
+impl BodyError {
+    /// The status that answers, or is logged for, it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Disconnected => 499,
+            Self::Timeout => 408,
+            Self::BadChunk => 400,
+            Self::TooLarge => 413,
+        }
+    }
+}
+
+enum Source {
+    Memory(Bytes),
+    Wire { intake: Box<Intake>, link: Arc<Link> },
+}
+
+/// A request's body, read as it comes. Dropping it unread is fine.
+pub struct Body {
+    source: Source,
+    length: Option<u64>,
+    received: u64,
+    most: u64,
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self::from_bytes(Bytes::new())
+    }
+
+    /// A body that is already here (internal requests, tests).
+    pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let length = Some(bytes.len() as u64);
+        Self { source: Source::Memory(bytes), length, received: 0, most: u64::MAX }
+    }
+
+    pub(super) fn wire(intake: Box<Intake>, link: Arc<Link>, length: Option<u64>) -> Self {
+        Self { source: Source::Wire { intake, link }, length, received: 0, most: u64::MAX }
+    }
+
+    /// Bytes in all; `None` if the client does not say (chunked).
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Bytes that `chunk` has given so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bounds the body: beyond so many bytes `chunk` gives `TooLarge`; for a known length at once.
+    pub fn set_limit(&mut self, most: u64) {
+        self.most = most;
+    }
+
+    /// The next bytes (at most the larger of `Limits::buffer` and some 128 KiB), never empty; `None` after the
+    /// last. The first call sends `100 Continue` to a client that waits for it. May be dropped and called again.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if self.length.is_some_and(|length| length > self.most) {
+            return Err(BodyError::TooLarge);
+        }
+        let chunk = match &mut self.source {
+            Source::Memory(bytes) if bytes.is_empty() => None,
+            Source::Memory(bytes) => Some(std::mem::take(bytes)),
+            Source::Wire { intake, link } => intake.chunk(link).await?,
+        };
+        self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if self.received > self.most { Err(BodyError::TooLarge) } else { Ok(chunk) }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let empty = Source::Memory(Bytes::new());
+        if let Source::Wire { intake, link } = std::mem::replace(&mut self.source, empty) {
+            link.give_back(intake);
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body")
+            .field("length", &self.length)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
