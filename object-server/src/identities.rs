@@ -1,0 +1,322 @@
+//! As which POSIX user a request acts.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use lustre::identity::Identity;
+use lustre::pool::{Pool, PoolError};
+use namespace::Namespace;
+
+use crate::config::{self, IdentityMode};
+
+/// How long the owner of an account's directory is remembered.
+const OWNER_LIFE: Duration = Duration::from_secs(5);
+
+/// Accounts remembered at most.
+const MOST: usize = 10_000;
+
+/// How often the map file is looked at.
+const MAP_LIFE: Duration = Duration::from_secs(1);
+
+/// Why a request may act as nobody.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The account's directory belongs to an identity that this server may not take.
+    #[error("the account's directory belongs to {uid}:{gid}, which this server may not act as")]
+    Owner {
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+    /// The map names no identity for the user, or one outside the ranges allowed.
+    #[error("no POSIX identity is mapped to user {user:?}")]
+    Unmapped {
+        /// The user.
+        user: String,
+    },
+    /// The account is not there.
+    #[error("no such account")]
+    NoAccount,
+    /// The owner could not be read.
+    #[error(transparent)]
+    Namespace(namespace::Error),
+    /// The threads for file-system calls are taken.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
+/// Why the configured identities cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// The map file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line is not `user uid:gid[,gid...]`.
+    #[error("{}, line {line}: {text:?} is not `user uid:gid[,gid...]`", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// The line.
+        text: String,
+    },
+}
+
+/// Chooses identities; `None` is the server's own.
+#[derive(Debug)]
+pub struct Identities {
+    config: config::Identity,
+    fixed: Option<Arc<Identity>>,
+    map: RwLock<Map>,
+    owners: Mutex<HashMap<String, (Instant, Arc<Identity>)>>,
+}
+
+#[derive(Debug, Default)]
+struct Map {
+    users: HashMap<String, Arc<Identity>>,
+    stamp: Option<(SystemTime, u64)>,
+    looked: Option<Instant>,
+}
+
+impl Identities {
+    /// As configured; the map file is read once, so that a wrong one is refused at start.
+    pub fn new(config: config::Identity) -> Result<Self, MapError> {
+        let fixed = match (config.mode, config.uid, config.gid) {
+            (IdentityMode::Fixed, Some(uid), Some(gid)) => {
+                Some(Arc::new(Identity { uid, gid, groups: config.groups.clone() }))
+            }
+            _ => None,
+        };
+        let identities = Self { config, fixed, map: RwLock::default(), owners: Mutex::default() };
+        if let Some(path) = identities.map_path() {
+            let (users, stamp) = read_map(path)?;
+            *identities.map.write().unwrap_or_else(PoisonError::into_inner) =
+                Map { users, stamp, looked: Some(Instant::now()) };
+        }
+        Ok(identities)
+    }
+
+    fn map_path(&self) -> Option<&Path> {
+        self.config.map.as_deref().filter(|_| self.config.mode == IdentityMode::Map)
+    }
+
+    /// As whom a request of `user` (empty: anonymous) acts on an account.
+    pub async fn of_request(
+        &self,
+        namespace: &Arc<Namespace>,
+        pool: &Pool,
+        account: &str,
+        user: &str,
+    ) -> Result<Option<Arc<Identity>>, Refused> {
+        match self.config.mode {
+            IdentityMode::Process => Ok(None),
+            IdentityMode::Fixed => Ok(self.fixed.clone()),
+            IdentityMode::Owner => self.owner(namespace, pool, account).await.map(Some),
+            // Anonymous readers, whom an ACL let in, see what the account's owner shows them.
+            IdentityMode::Map if user.is_empty() => self.owner(namespace, pool, account).await.map(Some),
+            IdentityMode::Map => self.mapped(user).map(Some),
+        }
+    }
+
+    /// As whom the service keeps an account's settings: the owner of its directory.
+    pub async fn of_owner(
+        &self,
+        namespace: &Arc<Namespace>,
+        pool: &Pool,
+        account: &str,
+    ) -> Result<Option<Arc<Identity>>, Refused> {
+        match self.config.mode {
+            IdentityMode::Process => Ok(None),
+            IdentityMode::Fixed => Ok(self.fixed.clone()),
+            IdentityMode::Owner | IdentityMode::Map => self.owner(namespace, pool, account).await.map(Some),
+        }
+    }
+
+    fn mapped(&self, user: &str) -> Result<Arc<Identity>, Refused> {
+        self.refresh();
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let unmapped = || Refused::Unmapped { user: user.to_owned() };
+        let identity = map.users.get(user).ok_or_else(unmapped)?;
+        let allowed = self.config.allows_uid(identity.uid)
+            && self.config.allows_gid(identity.gid)
+            && identity.groups.iter().all(|gid| self.config.allows_gid(*gid));
+        if allowed { Ok(Arc::clone(identity)) } else { Err(unmapped()) }
+    }
+
+    /// Reads the map again if its file changed; a broken one leaves the old one in force.
+    fn refresh(&self) {
+        let Some(path) = self.map_path() else { return };
+        {
+            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+            if map.looked.is_some_and(|at| at.elapsed() < MAP_LIFE) {
+                return;
+            }
+        }
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        map.looked = Some(Instant::now());
+        if stamp(path).is_some_and(|now| map.stamp == Some(now)) {
+            return;
+        }
+        match read_map(path) {
+            Ok((users, stamp)) => (map.users, map.stamp) = (users, stamp),
+            Err(error) => tracing::error!(%error, "the identity map is left as it was"),
+        }
+    }
+
+    async fn owner(
+        &self,
+        namespace: &Arc<Namespace>,
+        pool: &Pool,
+        account: &str,
+    ) -> Result<Arc<Identity>, Refused> {
+        {
+            let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((at, identity)) = owners.get(account)
+                && at.elapsed() < OWNER_LIFE
+            {
+                return Ok(Arc::clone(identity));
+            }
+        }
+        let (ns, name) = (Arc::clone(namespace), account.to_owned());
+        let (uid, gid) = match pool.run(None, move || ns.account_owner(&name)).await? {
+            Ok(owner) => owner,
+            Err(namespace::Error::NoAccount) => return Err(Refused::NoAccount),
+            Err(e) => return Err(Refused::Namespace(e)),
+        };
+        if !self.config.allows_uid(uid) || !self.config.allows_gid(gid) {
+            return Err(Refused::Owner { uid, gid });
+        }
+        let identity = Arc::new(Identity { uid, gid, groups: vec![gid] });
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.len() >= MOST {
+            owners.clear();
+        }
+        owners.insert(account.to_owned(), (Instant::now(), Arc::clone(&identity)));
+        Ok(identity)
+    }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+type Users = HashMap<String, Arc<Identity>>;
+
+fn read_map(path: &Path) -> Result<(Users, Option<(SystemTime, u64)>), MapError> {
+    let stamp = stamp(path);
+    let text =
+        std::fs::read_to_string(path).map_err(|source| MapError::Read { path: path.to_owned(), source })?;
+    let mut users = HashMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (user, identity) = parse_line(line).ok_or_else(|| MapError::Line {
+            path: path.to_owned(),
+            line: number + 1,
+            text: line.to_owned(),
+        })?;
+        users.insert(user.to_owned(), Arc::new(identity));
+    }
+    Ok((users, stamp))
+}
+
+fn parse_line(line: &str) -> Option<(&str, Identity)> {
+    let (user, ids) = line.split_once(char::is_whitespace)?;
+    let (uid, gids) = ids.trim().split_once(':')?;
+    let groups: Option<Vec<u32>> = gids.split(',').map(|gid| gid.trim().parse().ok()).collect();
+    let groups = groups?;
+    Some((user, Identity { uid: uid.trim().parse().ok()?, gid: *groups.first()?, groups }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> config::Identity {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn lines_of_the_map() {
+        let (user, identity) = parse_line("test:tester  1000:100,4,27").unwrap();
+        assert_eq!(user, "test:tester");
+        assert_eq!(identity, Identity { uid: 1000, gid: 100, groups: vec![100, 4, 27] });
+        for bad in
+            ["user", "user 1000", "user 1000:", "user x:1", "user 1:1,", "user -1:1", "u 1:99999999999"]
+        {
+            assert!(parse_line(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_identity_outside_the_ranges_is_refused_and_the_map_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map");
+        std::fs::write(&path, "# users\na:in 1500:100\na:root 0:0\na:out 3000:100\n").unwrap();
+        let text = format!("mode = 'map'\nmap = '{}'\nallowed_uids = ['1000-1999']", path.display());
+        let identities = Identities::new(config(&text)).unwrap();
+        assert_eq!(identities.mapped("a:in").unwrap().uid, 1500);
+        for user in ["a:root", "a:out", "a:nobody"] {
+            assert!(matches!(identities.mapped(user), Err(Refused::Unmapped { .. })), "{user}");
+        }
+        std::fs::write(&path, "a:nobody 1501:100\n").unwrap();
+        identities.map.write().unwrap().looked = None;
+        assert_eq!(identities.mapped("a:nobody").unwrap().uid, 1501);
+        std::fs::write(&path, "broken line").unwrap();
+        identities.map.write().unwrap().looked = None;
+        assert_eq!(
+            identities.mapped("a:nobody").unwrap().uid,
+            1501,
+            "a broken map leaves the old one in force"
+        );
+    }
+
+    #[test]
+    fn a_broken_map_is_refused_at_start_by_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map");
+        std::fs::write(&path, "good 1:1\nbad").unwrap();
+        let text = format!("mode = 'map'\nmap = '{}'", path.display());
+        let error = Identities::new(config(&text)).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("bad"), "{error}");
+        assert!(matches!(
+            Identities::new(config("mode = 'map'\nmap = '/no/such/file'")),
+            Err(MapError::Read { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn the_owner_of_the_directory_is_the_identity_but_never_root() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("AUTH_a")).unwrap();
+        let namespace = Arc::new(Namespace::open(dir.path(), namespace::Options::default()).unwrap());
+        let pool = Pool::new("test", 2, 8);
+        let identities = Identities::new(config("mode = 'owner'")).unwrap();
+        let owner = identities.of_owner(&namespace, &pool, "AUTH_a").await;
+        let own = Identity::of_process().unwrap();
+        if own.uid == 0 {
+            assert!(matches!(owner, Err(Refused::Owner { uid: 0, .. })));
+            std::os::unix::fs::chown(dir.path().join("AUTH_a"), Some(1234), Some(5678)).unwrap();
+            let got = identities.of_request(&namespace, &pool, "AUTH_a", "x").await.unwrap().unwrap();
+            assert_eq!(*got, Identity { uid: 1234, gid: 5678, groups: vec![5678] });
+        } else {
+            assert_eq!(owner.unwrap().unwrap().uid, own.uid);
+        }
+        let missing = identities.of_owner(&namespace, &pool, "AUTH_missing").await;
+        assert!(matches!(missing, Err(Refused::NoAccount)));
+        let process = Identities::new(config("")).unwrap();
+        assert!(process.of_request(&namespace, &pool, "AUTH_a", "x").await.unwrap().is_none());
+    }
+}
