@@ -398,18 +398,24 @@ async fn a_known_key_needs_no_check() {
 
 #[tokio::test]
 async fn many_log_ins_at_once_are_checked_in_turn_or_put_off() {
-    let server = Server::with(|config| config.concurrent_checks = 1);
-    let mut log_ins = tokio::task::JoinSet::new();
-    for _ in 0..200 {
-        let auth = server.auth.clone();
-        log_ins.spawn(async move { auth.log_in(&request("test:tester", "testing")).await.unwrap() });
+    // A check may end before the others have come, on a machine that is busy; then they are tried again.
+    for _ in 0..50 {
+        let server = Server::with(|config| config.concurrent_checks = 1);
+        let mut log_ins = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let auth = server.auth.clone();
+            log_ins.spawn(async move { auth.log_in(&request("test:tester", "testing")).await.unwrap() });
+        }
+        let answers = log_ins.join_all().await;
+        let busy = answers.iter().filter(|answer| answer.outcome == LogInOutcome::Busy).count();
+        assert_eq!(answers.iter().filter(|answer| answer.status == 200).count() + busy, 200);
+        assert!(busy < 200, "{busy}");
+        if let Some(answer) = answers.iter().find(|answer| answer.outcome == LogInOutcome::Busy) {
+            assert_eq!((answer.status, header(answer, "Retry-After")), (503, "1"));
+            return;
+        }
     }
-    let answers = log_ins.join_all().await;
-    let busy = answers.iter().filter(|answer| answer.outcome == LogInOutcome::Busy).count();
-    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count() + busy, 200);
-    assert!(busy > 0 && busy < 200, "{busy}");
-    let answer = answers.iter().find(|answer| answer.outcome == LogInOutcome::Busy).unwrap();
-    assert_eq!((answer.status, header(answer, "Retry-After")), (503, "1"));
+    panic!("no log-in was put off");
 }
 
 /// Swift's `test_top_level_deny`, `test_anon`, `test_anon_badpath`.
