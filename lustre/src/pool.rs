@@ -4,8 +4,10 @@
 //! queue of their own, both bounded: when they are full a request is refused ([`PoolError::Busy`]) instead of
 //! waiting, and other mounts are not touched.
 //!
-//! A job is pushed onto one queue; a sleeping thread is woken only if there is one, the last one to fall
-//! asleep first (its caches are warm). A thread that ends a job takes the next without sleeping.
+//! A job is pushed onto one queue, and a sleeping thread is woken for it, the last one to fall asleep first (its
+//! caches are warm), unless one is on its way already: that one wakes the next if it leaves jobs behind. So short
+//! jobs that come together wake few threads, and a job that hangs keeps no other waiting. A thread that ends a job
+//! takes the next without sleeping.
 
 use std::collections::VecDeque;
 use std::io;
@@ -63,6 +65,18 @@ struct State {
     /// Threads that were started or woken for a job and have not come for one yet.
     coming: usize,
     closed: bool,
+}
+
+impl State {
+    /// Who is to be woken next, if jobs wait and nobody is on its way.
+    fn call(&mut self) -> Option<Arc<Sleeper>> {
+        if self.waiting.is_empty() || self.coming > 0 {
+            return None;
+        }
+        let sleeper = self.idle.pop()?;
+        self.coming += 1;
+        Some(sleeper)
+    }
 }
 
 struct Sleeper {
@@ -147,21 +161,22 @@ impl Shared {
 
     fn submit(self: &Arc<Self>, job: Job) -> Result<(), PoolError> {
         let mut state = self.lock();
-        if let Some(sleeper) = state.idle.pop() {
-            state.coming += 1;
-            state.waiting.push_back(job);
+        // Idle threads and those that come will each take one off the queue: those jobs count as taken.
+        let taken = state.idle.len() + state.coming;
+        let room = state.started > 0 && state.waiting.len() < self.queue + taken;
+        let enough = state.waiting.len() < taken;
+        let started = !enough && state.started < self.threads && self.start(&mut state);
+        if !(room || started) {
             drop(state);
-            sleeper.wake();
-            return Ok(());
+            return Err(PoolError::Busy);
         }
-        let served = state.started < self.threads && self.start(&mut state);
-        // A thread that is coming will take one off the queue: that job counts as taken.
-        if served || (state.started > 0 && state.waiting.len() < self.queue + state.coming) {
-            state.waiting.push_back(job);
-            return Ok(());
-        }
+        state.waiting.push_back(job);
+        let sleeper = state.call();
         drop(state);
-        Err(PoolError::Busy)
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+        Ok(())
     }
 
     /// Under the lock: it happens once per thread, and the new one waits for its first job there.
@@ -192,7 +207,11 @@ impl Shared {
         state.coming -= 1;
         loop {
             if let Some(job) = state.waiting.pop_front() {
+                let sleeper = state.call();
                 drop(state);
+                if let Some(sleeper) = sleeper {
+                    sleeper.wake();
+                }
                 run_caught(job);
                 state = self.lock();
             } else if state.closed {

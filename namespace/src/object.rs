@@ -173,20 +173,15 @@ impl Namespace {
             return Ok(Opened { file: fd.into(), stat, at: At::Marker(Box::default()), fid, metadata });
         }
         let file = sys::reopen_read(fd.as_fd()).step("open the file")?;
-        // Size and time once more: the file may have grown since it was found.
-        let stat = sys::stat(file.as_fd()).step("stat")?;
-        let metadata = self.read_metadata(scope, file.as_fd(), &stat)?;
-        let fid = self.fs.fid(file.as_fd()).step("read the file's identity")?;
-        Ok(Opened { file, stat, at, fid, metadata })
+        self.opened_file(scope, file, at)
     }
 
-    pub(crate) fn read_metadata(
-        &self,
-        scope: &Scope<'_>,
-        file: BorrowedFd<'_>,
-        stat: &Stat,
-    ) -> Result<Metadata> {
-        Ok(scope.read_file(file, stat)?.metadata())
+    fn opened_file(&self, scope: &Scope<'_>, file: File, at: At) -> Result<Opened> {
+        // Size and time once more: the file may have grown since it was found.
+        let stat = sys::stat(file.as_fd()).step("stat")?;
+        let metadata = scope.read_file(file.as_fd(), &stat)?.metadata();
+        let fid = self.fs.fid(file.as_fd()).step("read the file's identity")?;
+        Ok(Opened { file, stat, at, fid, metadata })
     }
 
     /// Refuses a request that cannot be ordered, or that something newer supersedes.
@@ -350,12 +345,15 @@ impl Namespace {
                 place::settle(scope, dir.as_fd(), path)?;
                 continue;
             }
-            let fid = self.fs.fid(fd.as_fd()).step("read the file's identity")?;
-            let unread = |fd: File, at| Opened { file: fd, stat, at, fid, metadata: Metadata::default() };
+            if matches!(at, At::Marker(_)) {
+                return self.opened(scope, fd, stat, at).map(Some);
+            }
             return match sys::reopen_read(fd.as_fd()) {
-                _ if matches!(at, At::Marker(_)) => self.opened(scope, fd, stat, at).map(Some),
-                Ok(_) => self.opened(scope, fd, stat, at).map(Some),
-                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(Some(unread(fd.into(), at))),
+                Ok(file) => self.opened_file(scope, file, at).map(Some),
+                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                    let fid = self.fs.fid(fd.as_fd()).step("read the file's identity")?;
+                    Ok(Some(Opened { file: fd.into(), stat, at, fid, metadata: Metadata::default() }))
+                }
                 Err(e) => Err(Error::io("open the file", e)),
             };
         }

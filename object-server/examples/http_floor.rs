@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use bytes::Bytes;
 use lustre::pool::Pool;
-use object_server::http::{self, FileRange, Handler, Limits, Request, Response, ResponseBody};
+use object_server::http::{self, FileRange, Handler, Limits, Request, Response, ResponseBody, Workers};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = runtime.worker_threads(threads).enable_all().build()?;
     runtime.block_on(async {
         let (_stop, stopped) = tokio::sync::watch::channel(false);
-        http::serve(http::bind(address)?, None, handler, Limits::default(), stopped).await;
+        http::serve(http::bind(address)?, None, handler, Limits::default(), Workers::here(), stopped).await;
         Ok(())
     })
 }

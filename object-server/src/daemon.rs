@@ -43,7 +43,9 @@ pub async fn run(
     let listener = http::bind(config.admin_listen)
         .with_context(|| format!("admin_listen: cannot listen on {}", config.admin_listen))?;
     let limits = http_limits(&config);
-    tasks.spawn(http::serve(listener, None, Arc::new(AdminHandler(admin)), limits.clone(), shutdown.clone()));
+    let (handler, here) = (Arc::new(AdminHandler(admin)), http::Workers::here());
+    tasks.spawn(http::serve(listener, None, handler, limits.clone(), here, shutdown.clone()));
+    let workers = http::Workers::start().context("cannot start the threads for connections")?;
 
     let pool = Pool::new("files", config.pool.threads, config.pool.queue);
     let namespace = open_namespace(&config, &pool).await?;
@@ -79,7 +81,8 @@ pub async fn run(
     for address in &config.listen {
         let listener = http::bind(*address).with_context(|| format!("listen: cannot listen on {address}"))?;
         addresses.push(listener.local_addr()?);
-        tasks.spawn(http::serve(listener, None, Arc::clone(&handler), limits.clone(), shutdown.clone()));
+        let (handler, workers) = (Arc::clone(&handler), workers.clone());
+        tasks.spawn(http::serve(listener, None, handler, limits.clone(), workers, shutdown.clone()));
     }
     if let Some(tls) = &config.tls {
         let reloading = tls::Reloading::load(&tls.certificate, &tls.key).context("tls")?;
@@ -88,7 +91,14 @@ pub async fn run(
                 http::bind(*address).with_context(|| format!("tls.listen: cannot listen on {address}"))?;
             addresses.push(listener.local_addr()?);
             let (tls, handler) = (Some(reloading.clone()), Arc::clone(&handler));
-            tasks.spawn(http::serve(listener, tls, handler, limits.clone(), shutdown.clone()));
+            tasks.spawn(http::serve(
+                listener,
+                tls,
+                handler,
+                limits.clone(),
+                workers.clone(),
+                shutdown.clone(),
+            ));
         }
     }
     let mut helpers = JoinSet::new();

@@ -85,7 +85,8 @@ fn serve(path: &std::path::Path, json: bool) -> Result<()> {
     rustix::process::umask(rustix::fs::Mode::empty());
     lustre::identity::drop_sys_resource().context("cannot give up CAP_SYS_RESOURCE")?;
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Accepts, and does what is done in the background; connections have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let mut terminate = signal(SignalKind::terminate())?;

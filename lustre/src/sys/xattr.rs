@@ -2,6 +2,7 @@
 //! `EOPNOTSUPP`).
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
 use rustix::buffer::spare_capacity;
@@ -14,27 +15,42 @@ use super::ProcPath;
 const USUAL: usize = 4096;
 const LARGEST: usize = 65_536;
 
-/// Replaces `buf` by the attribute's value; `false` and an empty `buf` if there is none.
-///
-/// `buf` grows as needed and keeps its room: reuse it. A file system without attributes is an error.
+/// Replaces `buf` by the attribute's value; `false` and an empty `buf` if there is none. A file system without
+/// attributes is an error.
 pub fn get_xattr(fd: BorrowedFd<'_>, name: &str, buf: &mut Vec<u8>) -> io::Result<bool> {
     buf.clear();
-    buf.reserve(USUAL);
-    loop {
-        match get_once(fd, name, buf) {
-            Ok(_) => return Ok(true),
-            Err(Errno::NODATA) => return Ok(false),
-            Err(Errno::INTR) => {}
-            Err(Errno::RANGE) if buf.capacity() < LARGEST => buf.reserve_exact(LARGEST),
-            Err(error) => return Err(error.into()),
+    // Most values are much shorter, and this costs nothing.
+    let mut usual = [MaybeUninit::<u8>::uninit(); USUAL];
+    let got = retry_on_intr(|| match rustix::fs::fgetxattr(fd, name, &mut usual) {
+        Ok((value, _)) => {
+            buf.extend_from_slice(value);
+            Ok(())
         }
+        Err(Errno::BADF) => by_path(fd, |path| {
+            let (value, _) = rustix::fs::getxattr(path, name, &mut usual)?;
+            buf.extend_from_slice(value);
+            Ok(())
+        }),
+        Err(error) => Err(error),
+    });
+    match got {
+        Ok(()) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        Err(Errno::RANGE) => get_large(fd, name, buf),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn get_once(fd: BorrowedFd<'_>, name: &str, buf: &mut Vec<u8>) -> rustix::io::Result<usize> {
-    match rustix::fs::fgetxattr(fd, name, spare_capacity(buf)) {
+fn get_large(fd: BorrowedFd<'_>, name: &str, buf: &mut Vec<u8>) -> io::Result<bool> {
+    buf.reserve_exact(LARGEST);
+    let got = retry_on_intr(|| match rustix::fs::fgetxattr(fd, name, spare_capacity(buf)) {
         Err(Errno::BADF) => by_path(fd, |path| rustix::fs::getxattr(path, name, spare_capacity(buf))),
         result => result,
+    });
+    match got {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

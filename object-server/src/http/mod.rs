@@ -7,7 +7,7 @@
 //! neither a general server (no upgrades, no HTTP/2, no trailers) nor a generic transport.
 //!
 //! `head` and `chunked` are pure and strict; `intake` reads, `outlet` writes, `connection` is one client's loop,
-//! `server` accepts.
+//! `server` accepts, `workers` are the threads.
 
 mod body;
 mod buffers;
@@ -25,6 +25,7 @@ mod outlet;
 mod render;
 mod report;
 mod server;
+mod workers;
 
 pub use body::{Body, BodyError};
 pub use headers::Headers;
@@ -32,3 +33,4 @@ pub use limits::Limits;
 pub use message::{Done, FileRange, Handler, Outcome, Piece, Request, Response, ResponseBody, Version};
 pub(crate) use server::stopped;
 pub use server::{bind, serve};
+pub use workers::Workers;

@@ -18,6 +18,7 @@ use super::connection;
 use super::limits::Limits;
 use super::link::{Link, Stream};
 use super::message::Handler;
+use super::workers::Workers;
 use crate::tls::Reloading;
 
 /// Connections that the kernel may complete before they are accepted.
@@ -43,7 +44,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves `handler` on `listener` until `shutdown` becomes true or its sender is dropped.
+/// Serves `handler` on `listener` until `shutdown` becomes true or its sender is dropped; connections live on
+/// `workers`.
 ///
 /// Then nothing more is accepted, connections that wait between requests are closed at once, requests in flight
 /// may finish within `limits.grace`, and what is left is cut. Dropping the future cuts everything at once.
@@ -52,10 +54,12 @@ pub async fn serve<H: Handler>(
     tls: Option<Reloading>,
     handler: Arc<H>,
     limits: Limits,
+    workers: Workers,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let server = Arc::new(Server {
         handler,
+        workers,
         buffers: Arc::new(Buffers::new(limits.buffer)),
         limits: Arc::new(limits),
         tls,
@@ -121,6 +125,7 @@ async fn pause_after(error: &io::Error) {
 
 struct Server<H> {
     handler: Arc<H>,
+    workers: Workers,
     limits: Arc<Limits>,
     buffers: Arc<Buffers>,
     tls: Option<Reloading>,
@@ -154,7 +159,14 @@ impl<H: Handler> Server<H> {
         };
         // Without it answers are late by some milliseconds, not wrong.
         let _ = socket.set_nodelay(true);
-        connections.spawn(async move { place.serve(socket, peer).await });
+        // Off this reactor and, there, onto its worker's. Boxed: a task is moved about while it is made.
+        let Ok(socket) = socket.into_std() else { return };
+        let serve = Box::pin(async move {
+            if let Ok(socket) = TcpStream::from_std(socket) {
+                place.serve(socket, peer).await;
+            }
+        });
+        connections.spawn_on(serve, server.workers.next());
     }
 
     fn place(server: &Arc<Self>, address: IpAddr) -> Option<Place<H>> {

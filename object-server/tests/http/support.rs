@@ -43,7 +43,7 @@ impl Server {
                 let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 bound.send(listener.local_addr().unwrap()).unwrap();
                 let handler = Routes { outcome, refusal, file: file.map(Arc::new), pool };
-                http::serve(listener, tls, Arc::new(handler), limits, stopped).await;
+                http::serve(listener, tls, Arc::new(handler), limits, http::Workers::here(), stopped).await;
             });
         });
         let address = address.recv().unwrap();

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
 use namespace::{Error, Namespace, ObjectInfo, ObjectName};
@@ -129,9 +128,20 @@ fn etag_of(info: &ObjectInfo, show: Show) -> Option<String> {
 }
 
 fn read_part(file: &File, part: &Range<u64>) -> Result<Bytes, Error> {
-    let mut buffer = vec![0; (part.end - part.start) as usize];
-    let cut = |source| Error::Io { what: "read the object".to_owned(), source };
-    file.read_exact_at(&mut buffer, part.start).map_err(cut)?;
+    let len = (part.end - part.start) as usize;
+    let mut buffer = Vec::with_capacity(len);
+    let failed = |source| Error::Io { what: "read the object".to_owned(), source };
+    while buffer.len() < len {
+        let at = part.start + buffer.len() as u64;
+        let read = rustix::io::retry_on_intr(|| {
+            rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), at)
+        });
+        if read.map_err(|e| failed(e.into()))? == 0 {
+            return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    // The allocator may have given more room than asked for, and the file may have grown.
+    buffer.truncate(len);
     Ok(buffer.into())
 }
 

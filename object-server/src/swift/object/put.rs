@@ -378,14 +378,12 @@ fn write(upload: &mut Upload, chunk: &Chunk) -> Result<(), Answer> {
         Chunk::Bytes(bytes) => return upload.write(bytes).map_err(failed),
         Chunk::File(range) => range,
     };
-    let mut buffer = vec![0; range.len.min(256 << 10) as usize];
     let mut done = 0;
     while done < range.len {
-        let size = (range.len - done).min(buffer.len() as u64) as usize;
-        let part = &mut buffer[..size];
-        range.file.read_exact_at(part, range.offset + done).map_err(|_| Answer::new(409))?;
-        upload.write(part).map_err(failed)?;
-        done += size as u64;
+        let len = (range.len - done).min(256 << 10);
+        let part = FileRange { offset: range.offset + done, len, ..range.clone() };
+        upload.write(&read(&part)?).map_err(failed)?;
+        done += len;
     }
     Ok(())
 }
