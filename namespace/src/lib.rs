@@ -17,6 +17,7 @@ use lustre::sys;
 
 mod attribute;
 mod counters;
+mod digest;
 mod directory;
 mod error;
 mod listing;
@@ -48,6 +49,7 @@ pub use upload::{ObjectMeta, Published, Upload};
 pub(crate) use scope::Scope;
 
 use counters::Counters;
+use digest::Together;
 use error::Step;
 use locks::Locks;
 use tombstones::Tombstones;
@@ -104,6 +106,7 @@ pub struct Namespace {
     pub(crate) moves: Locks,
     pub(crate) tombstones: Tombstones,
     pub(crate) counters: Counters,
+    pub(crate) together: Arc<Together>,
     corrupt: AtomicU64,
     hook: Option<StepHook>,
 }
@@ -146,6 +149,7 @@ impl Namespace {
             moves: Locks::new(),
             tombstones,
             counters: Counters::default(),
+            together: Arc::new(Together::new()),
             corrupt: AtomicU64::new(0),
             hook: None,
         })

@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use lustre::sys::{self, Kind};
 use md5::{Digest, Md5};
 use rustix::io::Errno;
 
+use crate::digest::Hasher;
 use crate::error::{Error, Result, Step, is, is_absent};
 use crate::metadata::{Metadata, Slo};
 use crate::object::{Opened, open_existing};
@@ -49,7 +52,7 @@ pub struct Upload {
     name: ObjectName,
     timestamp: Timestamp,
     temporary: Option<Temporary>,
-    hasher: Option<Md5>,
+    hasher: Option<Hasher>,
     written: u64,
     // Set when the bytes came by a copy of known MD5.
     known: Option<[u8; 16]>,
@@ -82,7 +85,7 @@ impl Temporary {
 
 impl Upload {
     /// Appends to the object and hashes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn write(&mut self, bytes: &Bytes) -> Result<()> {
         let Some(temporary) = &self.temporary else { return Ok(()) };
         temporary.file.write_all_at(bytes, self.written).step("write the object")?;
         if let Some(hasher) = &mut self.hasher {
@@ -119,7 +122,7 @@ impl Upload {
     pub fn md5(&self) -> [u8; 16] {
         match (&self.hasher, self.known) {
             (_, Some(md5)) => md5,
-            (Some(hasher), None) => hasher.clone().finalize().into(),
+            (Some(hasher), None) => hasher.digest(),
             (None, None) => crate::object::EMPTY_MD5,
         }
     }
@@ -162,7 +165,7 @@ impl Namespace {
             name: name.clone(),
             timestamp,
             temporary: Some(temporary),
-            hasher: Some(Md5::new()),
+            hasher: Some(Hasher::new(Arc::clone(&self.together))),
             written: 0,
             known: None,
         })

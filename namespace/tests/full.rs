@@ -92,7 +92,7 @@ const OPERATIONS: [(&str, Operation); 13] = [
     ("PUT of many bytes, piece by piece", |ns| {
         let mut upload = ns.begin(&object("a"), None, Timestamp::now())?;
         for _ in 0..12 {
-            if let Err(e) = upload.write(&[7; 1 << 16]) {
+            if let Err(e) = upload.write(&vec![7; 1 << 16].into()) {
                 upload.abort(ns);
                 return Err(e);
             }

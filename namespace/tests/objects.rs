@@ -142,7 +142,7 @@ fn an_upload_dropped_half_way_leaves_the_old_object() {
     let site = Site::new();
     site.put("a", "old");
     let mut upload = site.ns.begin(&object("a"), Some(100), Timestamp::now()).unwrap();
-    upload.write(b"half").unwrap();
+    upload.write(&"half".into()).unwrap();
     assert_eq!(site.list(), ["a"]);
     drop(upload);
     assert_eq!(site.get("a").as_deref(), Some("old"));
