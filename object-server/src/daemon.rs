@@ -17,7 +17,7 @@ use crate::auth::clock::{Clock, SystemClock};
 use crate::auth::{Authenticator, LogInOutcome};
 use crate::background::Background;
 use crate::config::{self, Config, Durability};
-use crate::http::{self, Headers, Outcome, Request, Response, ResponseBody, Version};
+use crate::http::{self, Outcome, Request, Response, Version};
 use crate::identities::Identities;
 use crate::limits::{Refusal, Throttle};
 use crate::metrics::Metrics;
@@ -243,14 +243,6 @@ impl http::Handler for AdminHandler {
     async fn call(&self, request: Request) -> Response {
         let path = String::from_utf8_lossy(&request.target).into_owned();
         let answer = self.0.answer(&request.method, &path);
-        let mut headers = Headers::default();
-        headers.insert("Content-Type", answer.content_type);
-        Response {
-            status: answer.status,
-            reason: None,
-            headers,
-            body: ResponseBody::Bytes(answer.body.into()),
-            done: None,
-        }
+        Response::with_body(answer.status, answer.body).header("Content-Type", answer.content_type)
     }
 }

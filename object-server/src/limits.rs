@@ -14,6 +14,7 @@ use crate::auth::address::network_of;
 use crate::auth::clock::Clock;
 use crate::auth::generations::Generations;
 use crate::config::{Limits as Config, Share};
+use crate::http::Pace;
 
 /// Maps by which the accounts, and the addresses, are divided, so that few threads meet at one lock.
 const SHARDS: usize = 16;
@@ -107,7 +108,9 @@ impl Throttle {
                 permit.usages.iter().take(done + 1).for_each(|usage| usage.requests.give_back(1));
                 return Err(Refusal::TooOften { retry_after: wait });
             }
-            permit.wait = permit.wait.max(wait);
+            // Who has moved more than is allowed begins later, but is not refused.
+            let owed = usage.bytes.owed(now).min(self.max_wait);
+            permit.wait = permit.wait.max(wait).max(owed);
         }
         Ok(permit)
     }
@@ -137,8 +140,14 @@ impl Permit {
         self.wait
     }
 
-    /// Counts bytes that went either way. The caller then waits this long before it moves more.
-    pub fn take(&self, bytes: u64) -> Duration {
+    /// Whether bytes are limited.
+    pub fn is_paced(&self) -> bool {
+        self.usages.iter().any(|usage| usage.bytes.cost > 0.0)
+    }
+}
+
+impl Pace for Permit {
+    fn take(&self, bytes: u64) -> Duration {
         let limited = self.usages.iter().filter(|usage| usage.bytes.cost > 0.0);
         let mut limited = limited.peekable();
         if limited.peek().is_none() {
@@ -146,6 +155,12 @@ impl Permit {
         }
         let now = nanoseconds(self.clock.elapsed());
         limited.map(|usage| usage.bytes.take(bytes, now)).max().unwrap_or_default()
+    }
+
+    /// What flows in a quarter of a second: often enough to look like a stream.
+    fn stride(&self) -> u64 {
+        let rates = self.usages.iter().map(|usage| usage.bytes.cost).filter(|cost| *cost > 0.0);
+        rates.map(|cost| (0.25e9 / cost) as u64).min().unwrap_or(u64::MAX).max(16 << 10)
     }
 }
 
@@ -228,6 +243,12 @@ impl Rate {
         Duration::from_nanos(early)
     }
 
+    /// How early it would be to take anything.
+    fn owed(&self, now: u64) -> Duration {
+        let next = self.next.load(Ordering::Relaxed);
+        Duration::from_nanos(next.saturating_sub(now).saturating_sub(self.ahead))
+    }
+
     fn give_back(&self, units: u64) {
         let price = self.price(units);
         let back = |next: u64| Some(next.saturating_sub(price));
@@ -266,7 +287,8 @@ mod tests {
         for _ in 0..1000 {
             let permit = throttle.admit(Some("a"), HERE).unwrap();
             assert_eq!((permit.wait(), permit.take(u64::MAX)), (Duration::ZERO, Duration::ZERO));
-            assert!(permit.usages.is_empty());
+            assert!(permit.usages.is_empty() && !permit.is_paced());
+            assert_eq!(permit.stride(), u64::MAX);
         }
     }
 
@@ -348,8 +370,10 @@ mod tests {
     #[test]
     fn bytes_flow_at_their_rate() {
         let share = |bytes_per_second| Share { bytes_per_second, ..Share::default() };
-        let (clock, throttle) = throttle(share(1000), share(4000), 0);
+        let (clock, throttle) = throttle(share(1000), share(4000), 5);
         let permit = throttle.admit(Some("a"), HERE).unwrap();
+        assert!(permit.is_paced());
+        assert_eq!(permit.stride(), 16 << 10);
         assert_eq!(permit.take(1000), Duration::ZERO);
         assert_eq!(permit.take(0), Duration::ZERO);
         assert_eq!(permit.take(500), Duration::from_millis(500));
@@ -358,6 +382,8 @@ mod tests {
         assert_eq!(throttle.admit(Some("a"), HERE).unwrap().take(500), Duration::from_secs(1));
         clock.advance(Duration::from_secs(1));
         assert_eq!(permit.take(1000), Duration::from_secs(1));
+        // What is owed holds back the next request, as long as a request is held back at most.
+        assert_eq!(throttle.admit(Some("a"), HERE).unwrap().wait(), Duration::from_secs(1));
         // Absurd sizes neither panic nor wrap.
         assert!(permit.take(u64::MAX) > Duration::from_hours(1000));
         assert!(permit.take(u64::MAX) > Duration::from_hours(1000));

@@ -59,6 +59,15 @@ impl Request {
     }
 }
 
+/// Says how fast the bodies of a request move.
+pub trait Pace: Send + Sync {
+    /// Counts bytes that have moved either way. So long nothing more may move.
+    fn take(&self, bytes: u64) -> Duration;
+
+    /// So many bytes may move between two questions.
+    fn stride(&self) -> u64;
+}
+
 /// Called once when an answer has left, or could not leave.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 
@@ -73,6 +82,8 @@ pub struct Response {
     pub headers: Headers,
     /// The body.
     pub body: ResponseBody,
+    /// How fast the body moves; `None` is as fast as the client takes it.
+    pub pace: Option<Arc<dyn Pace>>,
     /// Called exactly once, when the last byte was handed to the kernel or the client has gone.
     pub done: Option<Done>,
 }
@@ -80,7 +91,8 @@ pub struct Response {
 impl Response {
     /// An answer without body or header fields.
     pub fn new(status: u16) -> Self {
-        Self { status, reason: None, headers: Headers::new(), body: ResponseBody::Empty, done: None }
+        let (headers, body) = (Headers::new(), ResponseBody::Empty);
+        Self { status, reason: None, headers, body, pace: None, done: None }
     }
 
     /// An answer with this body.

@@ -30,7 +30,7 @@ mod workers;
 pub use body::{Body, BodyError};
 pub use headers::Headers;
 pub use limits::Limits;
-pub use message::{Done, FileRange, Handler, Outcome, Piece, Request, Response, ResponseBody, Version};
+pub use message::{Done, FileRange, Handler, Outcome, Pace, Piece, Request, Response, ResponseBody, Version};
 pub(crate) use server::stopped;
 pub use server::{bind, serve};
 pub use workers::Workers;

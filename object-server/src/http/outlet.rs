@@ -12,12 +12,14 @@ use lustre::pool::{Pool, PoolError};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::time::Instant;
 
 use super::Headers;
+use super::body::LONGEST_WAIT;
 use super::buffers::Buffer;
 use super::deadline::Deadline;
 use super::link::Link;
-use super::message::{FileRange, Piece, Response, ResponseBody};
+use super::message::{FileRange, Pace, Piece, Response, ResponseBody};
 use super::render::{self, Asked, Delimiter, Plan, Size};
 use super::report::Report;
 
@@ -64,11 +66,22 @@ pub(super) struct Outlet {
     /// Body bytes in `out`.
     body: u64,
     deadline: Deadline,
+    /// How fast the present answer moves.
+    pace: Option<Arc<dyn Pace>>,
+    /// When more of it may move.
+    due: Option<Instant>,
 }
 
 impl Outlet {
     pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link, out: Vec::with_capacity(1024), body: 0, deadline: Deadline::default() }
+        Self {
+            link,
+            out: Vec::with_capacity(1024),
+            body: 0,
+            deadline: Deadline::default(),
+            pace: None,
+            due: None,
+        }
     }
 
     /// Sends an answer; tells whether the connection may go on.
@@ -78,7 +91,8 @@ impl Outlet {
         asked: Asked,
         report: &mut Report,
     ) -> Result<bool, Cut> {
-        let Response { status, reason, headers, body, done: _ } = response;
+        let Response { status, reason, headers, body, pace, done: _ } = response;
+        (self.pace, self.due) = (pace, None);
         let (status, reason) = if (200..1000).contains(&status) { (status, reason) } else { (500, None) };
         report.status = status;
         let size = match &body {
@@ -158,6 +172,7 @@ impl Outlet {
 
     /// Writes what was gathered, and `tail`, which is body, behind it.
     async fn write(&mut self, tail: &[u8], report: &mut Report) -> Result<(), Cut> {
+        self.turn().await;
         let total = self.out.len() + tail.len();
         let mut written = 0;
         while written < total {
@@ -186,10 +201,26 @@ impl Outlet {
             Some(Ok(())) => {}
             _ => return Err(Cut::Client),
         }
-        report.sent += self.body + tail.len() as u64;
+        let moved = self.body + tail.len() as u64;
+        report.sent += moved;
         self.out.clear();
         self.body = 0;
+        self.moved(moved);
         Ok(())
+    }
+
+    /// Waits until more may move.
+    async fn turn(&mut self) {
+        if let Some(due) = self.due.take() {
+            tokio::time::sleep_until(due).await;
+        }
+    }
+
+    /// Counts bytes of the body that have moved.
+    fn moved(&mut self, bytes: u64) {
+        let Some(pace) = self.pace.as_ref().filter(|_| bytes > 0) else { return };
+        let wait = pace.take(bytes).min(LONGEST_WAIT);
+        self.due = (!wait.is_zero()).then(|| Instant::now() + wait);
     }
 
     /// Sends what was gathered and then a part of a file.
@@ -209,17 +240,20 @@ impl Outlet {
         let front = Arc::new(std::mem::take(&mut self.out));
         let mut left = Left { front: 0, offset: range.offset, len: range.len };
         let mut overdue = false;
+        let share = self.pace.as_ref().map_or(SHARE, |pace| pace.stride().clamp(1, SHARE));
         while left.len > 0 {
+            self.turn().await;
             let before = left;
             let patience = self.patience(report);
             let (after, stop) = on_pool(&range.pool, patience, || {
                 let (link, file, front) =
                     (Arc::clone(&self.link), Arc::clone(&range.file), Arc::clone(&front));
-                move || send_some(&link, &file, &front, left)
+                move || send_some(&link, &file, &front, left, share)
             })
             .await?;
             left = after;
             report.sent += before.len - left.len;
+            self.moved(before.len - left.len);
             let progress = left.front > before.front || left.len < before.len;
             if progress {
                 report.began();
@@ -364,7 +398,7 @@ enum Stop {
 }
 
 /// Runs on the pool: sends until the socket is full or the share is done. The socket never blocks; the file may.
-fn send_some(link: &Link, file: &File, front: &[u8], mut left: Left) -> (Left, Stop) {
+fn send_some(link: &Link, file: &File, front: &[u8], mut left: Left, share: u64) -> (Left, Stop) {
     let Some(socket) = link.plain() else {
         return (left, Stop::Failed(io::ErrorKind::Unsupported.into()));
     };
@@ -376,7 +410,7 @@ fn send_some(link: &Link, file: &File, front: &[u8], mut left: Left) -> (Left, S
             Err(error) => return (left, Stop::Failed(error.into())),
         }
     }
-    let end = left.len.saturating_sub(SHARE);
+    let end = left.len.saturating_sub(share);
     while left.len > end {
         let wanted = (left.len - end) as usize;
         match lustre::sys::send_file(socket.as_fd(), file.as_fd(), left.offset, wanted) {

@@ -128,13 +128,17 @@ impl Server {
         if !methods.contains(&call.method.as_str()) && !bulk_delete::is_meant(&call) {
             return Err(Answer::new(405).with("Allow", methods.join(", ")));
         }
-        trace.permit = self.admit(&call, &name.0).await?;
+        let permit = Arc::new(self.admit(&call, &name.0).await?);
+        if permit.is_paced() {
+            request.body.set_pace(Arc::<Permit>::clone(&permit));
+        }
+        trace.permit = Some(permit);
         let result = dispatch(&call, name, &methods, request.body).await;
         trace.identity = call.acted_as.get().copied();
         result
     }
 
-    async fn admit(&self, call: &Call, account: &str) -> Result<Option<Permit>, Answer> {
+    async fn admit(&self, call: &Call, account: &str) -> Result<Permit, Answer> {
         let named = (!matches!(call.caller, Caller::Anonymous | Caller::Rejected)).then_some(account);
         match self.throttle.admit(named, call.client) {
             Ok(permit) => {
@@ -142,7 +146,7 @@ impl Server {
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
                 }
-                Ok(Some(permit))
+                Ok(permit)
             }
             Err(refusal) => {
                 self.observer.throttled(refusal);
@@ -205,7 +209,7 @@ struct Trace {
     client: IpAddr,
     user: String,
     identity: Option<(u32, u32)>,
-    permit: Option<Permit>,
+    permit: Option<Arc<Permit>>,
 }
 
 type Name = (String, Option<String>, Option<String>);
@@ -283,12 +287,13 @@ impl Handler for Server {
         let mut response = self.answer(request, &mut trace).await;
         response.headers.append("X-Trans-Id", &trans_id);
         response.headers.append("X-Openstack-Request-Id", &trans_id);
+        if let Some(permit) = trace.permit.as_ref().filter(|permit| permit.is_paced()) {
+            response.pace = Some(Arc::<Permit>::clone(permit));
+        }
         let observer = Arc::clone(&self.observer);
         response.done = Some(Box::new(move |outcome| {
-            let Trace { client, user, identity, permit } = trace;
-            if let Some(permit) = permit {
-                permit.take(outcome.sent.saturating_add(outcome.received));
-            }
+            // The permit ends here.
+            let Trace { client, user, identity, permit: _permit } = trace;
             observer.answered(Record {
                 trans_id,
                 user,

@@ -302,3 +302,23 @@ fn a_task_may_read_the_body_while_the_answer_is_sent() {
         writing.join().unwrap();
     }
 }
+
+#[test]
+fn a_body_is_read_no_faster_than_its_pace() {
+    let server = Server::start(Limits::default());
+    let mut client = server.connect();
+    let length = 256 << 20;
+    client
+        .send(format!("PUT /sum HTTP/1.1\r\nHost: h\r\nX-Pace: 1000000\r\nContent-Length: {length}\r\n\r\n"));
+    client.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let block = vec![b'x'; 1 << 20];
+    let mut sent = 0;
+    while sent < length {
+        match client.stream.write(&block) {
+            Ok(bytes) => sent += bytes,
+            Err(_) => break,
+        }
+    }
+    // What the kernel's buffers hold comes on top.
+    assert!((1_000_000..length / 2).contains(&sent), "{sent}");
+}

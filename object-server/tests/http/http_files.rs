@@ -35,6 +35,29 @@ fn sends_ranges() {
     assert!(answer.body == [&content[..200_000], b"abc", &content[200_000..]].concat());
 }
 
+/// What comes until nothing more does.
+fn all_that_comes(mut stream: TcpStream) -> usize {
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    std::iter::from_fn(|| stream.read(&mut buffer).ok().filter(|bytes| *bytes > 0)).sum()
+}
+
+#[test]
+fn a_body_moves_no_faster_than_its_pace() {
+    let server = Server::with_file(Limits::default(), file(&pattern(4 << 20)));
+    let ask = |request: &str| {
+        let mut client = server.connect();
+        client.send(format!("{request} HTTP/1.1\r\nHost: h\r\nX-Pace: 100000\r\n\r\n"));
+        client.stream
+    };
+    let whole = all_that_comes(ask("GET /file?0,90000"));
+    assert!((90_000..91_000).contains(&whole), "{whole}");
+    for target in ["/file?0,4194304", "/pieces?-,@0:50000,@0:50000,@0:4000000"] {
+        let came = all_that_comes(ask(&format!("GET {target}")));
+        assert!((100_000..140_000).contains(&came), "{target}: {came}");
+    }
+}
+
 #[test]
 fn a_slow_reader_gets_every_byte_of_a_large_file() {
     let content = pattern(64 << 20);

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lustre::pool::Pool;
 use object_server::http::{
-    self, FileRange, Handler, Limits, Outcome, Piece, Request, Response, ResponseBody,
+    self, FileRange, Handler, Limits, Outcome, Pace, Piece, Request, Response, ResponseBody,
 };
 use object_server::tls::Reloading;
 use tokio::sync::watch;
@@ -80,6 +81,10 @@ impl Handler for Routes {
     async fn call(&self, mut request: Request) -> Response {
         let target = String::from_utf8_lossy(&request.target).into_owned();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let pace = request.headers.get_str("x-pace").map(|most| Arc::new(Budget::new(most.parse().unwrap())));
+        if let Some(pace) = &pace {
+            request.body.set_pace(Arc::<Budget>::clone(pace));
+        }
         let number = |index: usize| query.split(',').nth(index).unwrap_or("0").parse::<u64>().unwrap();
         let mut response = match path {
             "/hello" => Response::with_body(200, "hello"),
@@ -126,6 +131,7 @@ impl Handler for Routes {
             "/held" => held(request),
             _ => Response::new(404),
         };
+        response.pace = pace.map(|pace| pace as Arc<dyn Pace>);
         let outcome = self.outcome.clone();
         response.done = Some(Box::new(move |told| drop(outcome.send((target, told)))));
         response
@@ -134,6 +140,26 @@ impl Handler for Routes {
     fn refused(&self, _peer: SocketAddr, status: u16) {
         // A test that is over does not hear it.
         let _ = self.refusal.send(status);
+    }
+}
+
+/// So many bytes may move at once, more only in an hour.
+struct Budget(AtomicU64);
+
+impl Budget {
+    fn new(bytes: u64) -> Self {
+        Self(AtomicU64::new(bytes))
+    }
+}
+
+impl Pace for Budget {
+    fn take(&self, bytes: u64) -> Duration {
+        let before = self.0.fetch_update(Relaxed, Relaxed, |left| Some(left.saturating_sub(bytes))).unwrap();
+        if before > bytes { Duration::ZERO } else { Duration::from_hours(1) }
+    }
+
+    fn stride(&self) -> u64 {
+        16 << 10
     }
 }
 
