@@ -235,12 +235,6 @@ impl http::Handler for AdminHandler {
         let answer = self.0.answer(&request.method, &path);
         let mut headers = Headers::default();
         headers.insert("Content-Type", answer.content_type);
-        Response {
-            status: answer.status,
-            reason: None,
-            headers,
-            body: ResponseBody::Bytes(answer.body.into()),
-            done: None,
-        }
+        Response { status: answer.status, headers, body: ResponseBody::Bytes(answer.body.into()), done: None }
     }
 }

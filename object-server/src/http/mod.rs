@@ -30,5 +30,6 @@ pub use body::{Body, BodyError};
 pub use headers::Headers;
 pub use limits::Limits;
 pub use message::{Done, FileRange, Handler, Outcome, Piece, Request, Response, ResponseBody, Version};
+pub use render::reason;
 pub(crate) use server::stopped;
 pub use server::{bind, serve};

@@ -78,8 +78,8 @@ impl Outlet {
         asked: Asked,
         report: &mut Report,
     ) -> Result<bool, Cut> {
-        let Response { status, reason, headers, body, done: _ } = response;
-        let (status, reason) = if (200..1000).contains(&status) { (status, reason) } else { (500, None) };
+        let Response { status, headers, body, done: _ } = response;
+        let status = if (200..1000).contains(&status) { status } else { 500 };
         report.status = status;
         let size = match &body {
             ResponseBody::Empty => Size::Empty,
@@ -89,7 +89,7 @@ impl Outlet {
         };
         let plan = Plan::new(status, size, asked, &headers);
         self.reset();
-        render::head(&mut self.out, status, reason, &headers, &plan, asked.version);
+        render::head(&mut self.out, status, &headers, &plan, asked.version);
         let sent = match body {
             ResponseBody::Empty => self.flush(report).await,
             _ if plan.delimiter == Delimiter::NoBody => self.flush(report).await,
@@ -134,7 +134,7 @@ impl Outlet {
         }
         let plan = Plan::new(status, Size::Known(0), asked, &headers);
         self.reset();
-        render::head(&mut self.out, status, None, &headers, &plan, asked.version);
+        render::head(&mut self.out, status, &headers, &plan, asked.version);
         self.flush(report).await.map(|()| plan.keep_alive).inspect_err(|_| report.status = 499)
     }
 
