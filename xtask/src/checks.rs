@@ -28,6 +28,8 @@ impl Options {
             check(proc::cargo().args(["fmt", "--all", "--check"]))
         });
         steps.step("clippy", || {
+            // It builds what the fuzz targets link.
+            tools::debian(&["g++"])?;
             let lint = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
             check(proc::cargo().args(lint))
         });

@@ -84,7 +84,6 @@ impl Options {
         for dir in [&corpus, &found] {
             fs::create_dir_all(dir)?;
         }
-        let before = files(&found)?;
         let mut cmd = Command::new(binary);
         // What the panic says stands in the last lines of the log then.
         cmd.env("RUST_BACKTRACE", "0");
@@ -95,16 +94,16 @@ impl Options {
         cmd.args([&corpus, &seeds(name)]);
         let log = work().join(format!("{name}.log"));
         let outcome = proc::logged(&mut cmd, &log);
+        let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         if outcome.is_ok() {
-            let text = fs::read_to_string(&log)?;
             let last = text.lines().rfind(|line| line.contains("\tDONE ")).unwrap_or_default();
             println!("{name}: {}", last.split_whitespace().collect::<Vec<_>>().join(" "));
             return Ok(());
         }
-        outcome.with_context(|| match files(&found).unwrap_or_default().iter().find(|f| !before.contains(f)) {
-            Some(file) => format!(
+        outcome.with_context(|| match text.rsplit_once("Test unit written to ") {
+            Some((_, rest)) => format!(
                 "{name}. To see it again: cargo xtask fuzz {name} {}\nWhen it is mended, keep that file in {}",
-                file.display(),
+                rest.lines().next().unwrap_or_default(),
                 seeds(name).display()
             ),
             None => name.to_owned(),
