@@ -110,11 +110,6 @@ impl Upload {
         Ok(())
     }
 
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
     /// The MD5 of what was written so far.
     pub fn md5(&self) -> [u8; 16] {
         match (&self.hasher, self.known) {
