@@ -238,7 +238,7 @@ impl Scope<'_> {
 /// Name of the spill file: keyed by FID, and by content, so that old and new lie side by side while one replaces the other.
 fn spill_name(inline: &Metadata) -> Option<String> {
     let (spill, fid) = (inline.spill.as_ref()?, inline.fid.as_ref()?);
-    Some(format!("{}.{}", side_name(fid), crate::upload::hex(&spill.sha256[..8])))
+    Some(format!("{}.{}", side_name(fid), crate::hex(&spill.sha256[..8])))
 }
 
 fn side_name(fid: &Fid) -> String {

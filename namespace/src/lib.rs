@@ -193,6 +193,16 @@ impl Namespace {
     }
 }
 
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
+}
+
 /// Path of an object beneath its container.
 pub(crate) fn object_path(object: &str) -> Result<Vec<u8>> {
     name::path_of(object).map(|p| p.as_bytes().to_vec()).map_err(|e| Error::Name(e.to_string()))

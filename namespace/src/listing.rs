@@ -113,7 +113,7 @@ impl Ord for Pending {
 
 impl ListQuery {
     /// Whether a name is asked for, apart from rolling up.
-    pub(crate) fn wants(&self, name: &str) -> bool {
+    pub fn wants(&self, name: &str) -> bool {
         let (after, before) = self.bounds();
         name.starts_with(&self.prefix)
             && (after.is_empty() || name > after)
@@ -126,7 +126,7 @@ impl ListQuery {
     }
 
     /// Whether any name that begins with `below` can be asked for.
-    fn wants_below(&self, below: &str) -> bool {
+    pub fn wants_below(&self, below: &str) -> bool {
         let (after, before) = self.bounds();
         (below.starts_with(&self.prefix) || self.prefix.starts_with(below))
             && (after.is_empty() || below > after || after.starts_with(below))
@@ -134,7 +134,7 @@ impl ListQuery {
     }
 
     /// What `name` is rolled up to, if it is.
-    pub(crate) fn rolled<'n>(&self, name: &'n str) -> Option<&'n str> {
+    pub fn rolled<'n>(&self, name: &'n str) -> Option<&'n str> {
         if self.delimiter.is_empty() {
             return None;
         }

@@ -33,7 +33,7 @@ fn file_name(container: Option<&str>) -> Vec<u8> {
             // One flat name for any container: a digest, so that the longest fits.
             use sha2::{Digest, Sha256};
             let digest = Sha256::digest(container.as_bytes());
-            [b"container-".as_slice(), crate::upload::hex(&digest).as_bytes()].concat()
+            [b"container-".as_slice(), crate::hex(&digest).as_bytes()].concat()
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::metadata::{Metadata, Slo};
 use crate::object::{Opened, open_existing};
 use crate::place::{self, At, split};
 use crate::timestamp::Timestamp;
-use crate::{Namespace, ObjectName, Scope, name, object_path};
+use crate::{Namespace, ObjectName, Scope, hex, name, object_path};
 
 /// What an upload says of its object.
 #[derive(Debug, Clone, Default)]
@@ -111,11 +111,6 @@ impl Upload {
         self.hasher = None;
         self.known = Some(md5);
         Ok(())
-    }
-
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        self.written
     }
 
     /// The MD5 of what was written so far.
@@ -500,13 +495,4 @@ fn clear_marker(scope: &Scope<'_>, dir: BorrowedFd<'_>, existing: Option<&Opened
         Err(Error::NoSpace { .. }) => Ok(()),
         result => result,
     }
-}
-
-/// Lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
 }

@@ -21,7 +21,7 @@ pub(crate) fn release() -> Result<PathBuf> {
 
 /// Builds everything that the tests need, in the one profile that they share, and returns the server's path.
 pub(crate) fn debug() -> Result<PathBuf> {
-    proc::run(proc::cargo().args(["build", "--workspace", "--all-targets"]))?;
+    proc::run(proc::cargo().args(["build", "--workspace", "--exclude", "fuzz", "--all-targets"]))?;
     existing(paths::target().join("debug/object-server"))
 }
 

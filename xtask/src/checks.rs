@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::report::{Counts, Steps};
-use crate::{build, clients, functional, paths, proc, tools};
+use crate::{build, clients, functional, fuzz, paths, proc, tools};
 
 /// Runs all tests.
 #[derive(Args, Clone)]
@@ -28,6 +28,8 @@ impl Options {
             check(proc::cargo().args(["fmt", "--all", "--check"]))
         });
         steps.step("clippy", || {
+            // It builds what the fuzz targets link.
+            tools::debian(&["g++"])?;
             let lint = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
             check(proc::cargo().args(lint))
         });
@@ -37,6 +39,7 @@ impl Options {
             server.as_ref().map(|_| Counts::default()).map_err(|e| anyhow::anyhow!("{e:#}"))
         });
         steps.step("cargo test", cargo_test);
+        steps.step("fuzz", || fuzz::Options::for_test().run());
         steps.step("typos", typos);
         self.cargo_tool(&mut steps, "cargo-machete", &["--skip-target-dir"]);
         self.cargo_tool(

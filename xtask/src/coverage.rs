@@ -37,9 +37,9 @@ impl Options {
         let mut clean = proc::cargo_tool(&tool);
         with(clean.args(["llvm-cov", "clean", "--workspace"]));
         proc::run(&mut clean)?;
-        for arguments in [&["build", "--workspace", "--all-targets"][..], &["test", "--workspace"]] {
+        for arguments in [&["build", "--all-targets"][..], &["test"]] {
             let mut cmd = proc::cargo();
-            with(cmd.args(arguments));
+            with(cmd.args(arguments).args(["--workspace", "--exclude", "fuzz"]));
             proc::run(&mut cmd)?;
         }
         if !self.unit {

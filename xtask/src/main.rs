@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | functional | bench | coverage | tools`.
+//! The project's own commands: `cargo xtask demo | test | functional | fuzz | bench | coverage | tools`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,6 +14,7 @@ mod demo;
 mod disk;
 mod expected;
 mod functional;
+mod fuzz;
 mod http;
 mod paths;
 mod proc;
@@ -45,6 +46,8 @@ enum Command {
     Test(checks::Options),
     /// Measure how many lines the tests reach.
     Coverage(coverage::Options),
+    /// Fuzz the decoders.
+    Fuzz(fuzz::Options),
     /// Install everything that the other commands use.
     Tools,
     /// Run OpenStack Swift's functional tests.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => options.main(),
         Command::Test(options) => return options.main(),
         Command::Coverage(options) => options.main(),
+        Command::Fuzz(options) => options.main(),
         Command::Tools => tools::all(),
         Command::Functional(options) => options.main(),
         Command::Clients(options) => options.main(),

@@ -1,6 +1,7 @@
 //! The grammar of file names that begin with the prefix: what the encoder writes, and what counts as written
 //! by it.
 use super::{MAX_OBJECT, Own, PREFIX, SELF, TRANSIT_DIRECTORY};
+use crate::hex;
 use std::ops::RangeInclusive;
 
 /// Bytes of a file name, at most.
@@ -182,14 +183,7 @@ pub(super) fn is_file_name(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn hex_after(prefix: &str, bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(prefix.len() + 2 * bytes.len());
-    text.push_str(prefix);
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            text.push(char::from(HEX[usize::from(digit)]));
-        }
-    }
-    text
+    prefix.to_owned() + &hex(bytes)
 }
 
 /// A file name from its lower-case hex digits.
@@ -197,13 +191,15 @@ pub(super) fn unhex(digits: &str) -> Option<Vec<u8>> {
     if !digits.len().is_multiple_of(2) || digits.len() > 2 * FILE_NAME {
         return None;
     }
-    let value = |digit: &u8| HEX.iter().position(|known| known == digit);
-    let byte = |pair: &[u8]| match pair {
-        [high, low] => Some((value(high)? << 4 | value(low)?) as u8),
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let byte = |pair: &[u8]| match *pair {
+        [high, low] => Some(value(high)? << 4 | value(low)?),
         _ => None,
     };
     let bytes = digits.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
     is_file_name(&bytes).then_some(bytes)
 }
-
-pub(super) const HEX: &[u8; 16] = b"0123456789abcdef";

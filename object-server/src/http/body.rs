@@ -84,11 +84,6 @@ impl Body {
         self.length
     }
 
-    /// Bytes that `chunk` has given so far.
-    pub fn received(&self) -> u64 {
-        self.received
-    }
-
     /// Bounds the body: beyond so many bytes `chunk` gives `TooLarge`; for a known length at once.
     pub fn set_limit(&mut self, most: u64) {
         self.most = most;
@@ -129,14 +124,5 @@ impl Drop for Body {
         if let Source::Wire { intake, link } = std::mem::replace(&mut self.source, empty) {
             link.give_back(intake);
         }
-    }
-}
-
-impl std::fmt::Debug for Body {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Body")
-            .field("length", &self.length)
-            .field("received", &self.received)
-            .finish_non_exhaustive()
     }
 }

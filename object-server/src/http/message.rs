@@ -22,7 +22,6 @@ pub enum Version {
 }
 
 /// A request whose head is complete; the body is still on its way.
-#[derive(Debug)]
 pub struct Request {
     /// The method as sent (methods are case-sensitive).
     pub method: String,
@@ -75,8 +74,6 @@ pub type Done = Box<dyn FnOnce(Outcome) + Send>;
 pub struct Response {
     /// Status code, 200 to 999.
     pub status: u16,
-    /// Reason phrase, where it is not the usual one of the status.
-    pub reason: Option<&'static str>,
     /// Header fields. `Connection`, `Transfer-Encoding` and (unless the body is `Empty`) `Content-Length` are
     /// the layer's; CR, LF and NUL in a value become spaces, a field whose name is no token is left out.
     pub headers: Headers,
@@ -91,8 +88,7 @@ pub struct Response {
 impl Response {
     /// An answer without body or header fields.
     pub fn new(status: u16) -> Self {
-        let (headers, body) = (Headers::new(), ResponseBody::Empty);
-        Self { status, reason: None, headers, body, pace: None, done: None }
+        Self { status, headers: Headers::new(), body: ResponseBody::Empty, pace: None, done: None }
     }
 
     /// An answer with this body.
@@ -105,17 +101,6 @@ impl Response {
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.append(name, value);
         self
-    }
-}
-
-impl std::fmt::Debug for Response {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Response")
-            .field("status", &self.status)
-            .field("reason", &self.reason)
-            .field("headers", &self.headers)
-            .field("body", &self.body)
-            .finish_non_exhaustive()
     }
 }
 
@@ -151,16 +136,11 @@ pub enum Piece {
 
 impl Piece {
     /// Bytes in this piece.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File(range) => range.len,
         }
-    }
-
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

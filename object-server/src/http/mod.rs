@@ -31,6 +31,7 @@ pub use body::{Body, BodyError};
 pub use headers::Headers;
 pub use limits::Limits;
 pub use message::{Done, FileRange, Handler, Outcome, Pace, Piece, Request, Response, ResponseBody, Version};
+pub use render::reason;
 pub(crate) use server::stopped;
 pub use server::{bind, serve};
 pub use workers::Workers;

@@ -91,9 +91,9 @@ impl Outlet {
         asked: Asked,
         report: &mut Report,
     ) -> Result<bool, Cut> {
-        let Response { status, reason, headers, body, pace, done: _ } = response;
+        let Response { status, headers, body, pace, done: _ } = response;
         (self.pace, self.due) = (pace, None);
-        let (status, reason) = if (200..1000).contains(&status) { (status, reason) } else { (500, None) };
+        let status = if (200..1000).contains(&status) { status } else { 500 };
         report.status = status;
         let size = match &body {
             ResponseBody::Empty => Size::Empty,
@@ -103,7 +103,7 @@ impl Outlet {
         };
         let plan = Plan::new(status, size, asked, &headers);
         self.reset();
-        render::head(&mut self.out, status, reason, &headers, &plan, asked.version);
+        render::head(&mut self.out, status, &headers, &plan, asked.version);
         let sent = match body {
             ResponseBody::Empty => self.flush(report).await,
             _ if plan.delimiter == Delimiter::NoBody => self.flush(report).await,
@@ -148,7 +148,7 @@ impl Outlet {
         }
         let plan = Plan::new(status, Size::Known(0), asked, &headers);
         self.reset();
-        render::head(&mut self.out, status, None, &headers, &plan, asked.version);
+        render::head(&mut self.out, status, &headers, &plan, asked.version);
         self.flush(report).await.map(|()| plan.keep_alive).inspect_err(|_| report.status = 499)
     }
 

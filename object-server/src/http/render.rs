@@ -81,18 +81,11 @@ impl Plan {
 }
 
 /// Appends the head of an answer.
-pub(super) fn head(
-    out: &mut Vec<u8>,
-    status: u16,
-    reason: Option<&str>,
-    headers: &Headers,
-    plan: &Plan,
-    version: Version,
-) {
+pub(super) fn head(out: &mut Vec<u8>, status: u16, headers: &Headers, plan: &Plan, version: Version) {
     out.extend_from_slice(b"HTTP/1.1 ");
     decimal(out, u64::from(status));
     out.push(b' ');
-    clean(out, reason.unwrap_or_else(|| usual_reason(status)).as_bytes());
+    out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
     let mut given = None;
     let mut dated = false;
@@ -202,46 +195,38 @@ pub(super) fn chunk_size(out: &mut Vec<u8>, bytes: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn usual_reason(status: u16) -> &'static str {
+/// The reason phrase of a status, as Swift has it.
+pub fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",
         202 => "Accepted",
         204 => "No Content",
         206 => "Partial Content",
-        300 => "Multiple Choices",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
         304 => "Not Modified",
-        307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
-        402 => "Payment Required",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         406 => "Not Acceptable",
         408 => "Request Timeout",
         409 => "Conflict",
-        410 => "Gone",
         411 => "Length Required",
         412 => "Precondition Failed",
         413 => "Request Entity Too Large",
-        414 => "Request-URI Too Long",
-        415 => "Unsupported Media Type",
+        414 => "Request URI Too Long",
         416 => "Requested Range Not Satisfiable",
         417 => "Expectation Failed",
         422 => "Unprocessable Entity",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
-        498 => "Ratelimited",
+        498 => "Rate Limited",
         499 => "Client Disconnect",
         500 => "Internal Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
-        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         507 => "Insufficient Storage",
         _ => "Unknown",
@@ -258,7 +243,7 @@ mod tests {
         let headers: Headers = headers.iter().copied().collect();
         let plan = Plan::new(status, size, asked, &headers);
         let mut out = Vec::new();
-        head(&mut out, status, None, &headers, &plan, asked.version);
+        head(&mut out, status, &headers, &plan, asked.version);
         String::from_utf8(out).unwrap()
     }
 

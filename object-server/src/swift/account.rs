@@ -1,11 +1,11 @@
 //! Requests for accounts.
 
-use namespace::{AccountInfo, ContainerRow, Error, HeaderUpdate, ListQuery, Namespace, System};
+use namespace::{AccountInfo, ContainerRow, Error, HeaderUpdate, Namespace, System};
 
 use super::call::{self, Call, Doing, Scope};
 use super::constraints::{Level, check_metadata, check_total};
 use super::errors::Answer;
-use super::listing::{Format, Row};
+use super::listing::{Format, Row, list_query};
 use super::meta::{self, Secrets};
 use super::path;
 use crate::acl::AccountAcl;
@@ -26,21 +26,6 @@ pub async fn handle(call: &Call, account: &str) -> Result<Response, Answer> {
     }
 }
 
-/// The rows that a query asks for.
-pub fn list_query(call: &Call, most: usize) -> Result<ListQuery, Answer> {
-    let query = &call.target.query;
-    let text = |name: &str| Ok::<_, Answer>(query.text(name)?.unwrap_or_default().to_owned());
-    Ok(ListQuery {
-        marker: text("marker")?,
-        end_marker: text("end_marker")?,
-        prefix: text("prefix")?,
-        delimiter: text("delimiter")?,
-        path: false,
-        reverse: query.flag("reverse"),
-        limit: query.limit(most)?,
-    })
-}
-
 struct Shown {
     info: AccountInfo,
     rows: Vec<ContainerRow>,
@@ -50,7 +35,7 @@ struct Shown {
 async fn show(call: &Call, account: &str, owner: bool) -> Result<Response, Answer> {
     path::check_account(&call.service.limits, account)?;
     let format = Format::choose(&call.target.query, call.header("accept"))?;
-    let query = list_query(call, call.service.limits.account_listing_limit)?;
+    let query = list_query(&call.target.query, call.service.limits.account_listing_limit)?;
     let settings = if owner { call.settings(account, None).await? } else { System::new() };
     let who = call.identity(account).await?;
     let name = account.to_owned();

@@ -63,12 +63,7 @@ pub fn check_metadata<'a>(
         check_item(limits, level, key, value)?;
         count += 1;
         size += key.len() + value.len();
-        if count > limits.max_meta_count {
-            return Err(too_many(limits));
-        }
-        if size > limits.max_meta_overall_size {
-            return Err(too_large(limits));
-        }
+        check_sum(limits, count, size)?;
     }
     Ok(())
 }
@@ -106,24 +101,18 @@ pub fn check_total<'a>(
             size += key.len() + value.len();
         }
     }
-    if count > limits.max_meta_count {
-        return Err(too_many(limits));
+    check_sum(limits, count, size)
+}
+
+fn check_sum(limits: &Limits, count: usize, size: usize) -> Result<(), Answer> {
+    let (most, largest) = (limits.max_meta_count, limits.max_meta_overall_size);
+    if count > most {
+        return Err(Answer::plain(400, format!("Too many metadata items; max {most}")));
     }
-    if size > limits.max_meta_overall_size {
-        return Err(too_large(limits));
+    if size > largest {
+        return Err(Answer::plain(400, format!("Total metadata too large; max {largest}")));
     }
     Ok(())
-}
-
-fn too_many(limits: &Limits) -> Answer {
-    let max = limits.max_meta_count;
-    Answer::plain(400, format!("Too many metadata items; max {max}"))
-}
-
-fn too_large(limits: &Limits) -> Answer {
-    let max = limits.max_meta_overall_size;
-    let text = format!("Total metadata too large; max {max}");
-    Answer::plain(400, text)
 }
 
 /// Checks the length that an upload announces: `length` from Content-Length, or chunked.

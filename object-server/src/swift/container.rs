@@ -2,12 +2,12 @@
 
 use namespace::{Error, HeaderUpdate, Namespace, Row as Stored, System};
 
-use super::account::{self, list_query, listing};
+use super::account::{self, listing};
 use super::call::{self, Call, Doing, Scope};
 use super::constraints::{Level, check_metadata, check_total};
 use super::content_type;
 use super::errors::Answer;
-use super::listing::{Format, Row};
+use super::listing::{Format, Row, list_query};
 use super::meta::{self, Secrets};
 use super::path;
 use super::text;
@@ -37,7 +37,7 @@ pub async fn authorize(call: &Call, method: &str, account: &str, container: &str
 async fn show(call: &Call, account: &str, container: &str, owner: bool) -> Result<Response, Answer> {
     let format = Format::choose(&call.target.query, call.header("accept"))?;
     let head = call.is_head();
-    let mut query = list_query(call, call.service.limits.container_listing_limit)?;
+    let mut query = list_query(&call.target.query, call.service.limits.container_listing_limit)?;
     if let Some(path) = call.target.query.text("path")? {
         let trimmed = path.trim_end_matches('/');
         query.prefix = if path.is_empty() { String::new() } else { format!("{trimmed}/") };

@@ -1,19 +1,10 @@
-//! The three spellings of time in the API: HTTP dates, listing dates, timestamps.
+//! Dates as clients write them, and those of listings.
 
-use std::time::{Duration, UNIX_EPOCH};
+use namespace::timestamp::Date;
+use std::time::UNIX_EPOCH;
 
 /// Units of a timestamp in a second: Swift counts tens of microseconds.
 pub const UNITS: u64 = 100_000;
-
-/// The HTTP date of a time in units, rounded up to the second (never before the change it dates).
-pub fn http(units: u64) -> String {
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds_up(units)))
-}
-
-/// Seconds of a time in units, rounded up.
-pub fn seconds_up(units: u64) -> u64 {
-    units.div_ceil(UNITS)
-}
 
 /// Seconds since 1970 of an HTTP date. Time zones and weekdays are ignored, as Swift ignores them.
 pub fn parse_http(value: &[u8]) -> Option<u64> {
@@ -65,7 +56,7 @@ fn seconds(year: u64, month: u64, day: u64, clock: &str) -> Option<u64> {
 
 /// The date in a listing: `2024-01-31T10:00:00.123450`.
 pub fn push_iso(out: &mut String, units: u64) {
-    let (year, month, day) = civil(units / UNITS / 86_400);
+    let Date { year, month, day } = Date::of(units / UNITS / 86_400);
     let second = units / UNITS % 86_400;
     let micros = units % UNITS * 10;
     let mut digits = [0_u8; 26];
@@ -100,21 +91,7 @@ pub fn iso(units: u64) -> String {
     out
 }
 
-/// Year, month and day of a number of days since 1970 (Gregorian, by 400-year eras from March).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
-}
-
-/// The inverse of [`civil`], for years from 1970 on.
+/// The inverse of [`Date::of`], for years from 1970 on.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let year = year - u64::from(month <= 2);
     let shifted = if month > 2 { month - 3 } else { month + 9 };
@@ -127,14 +104,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn http_dates_round_up() {
-        assert_eq!(http(170_000_000_000_000), "Tue, 14 Nov 2023 22:13:20 GMT");
-        assert_eq!(http(170_000_000_000_001), "Tue, 14 Nov 2023 22:13:21 GMT");
-    }
-
-    #[test]
     fn listing_dates_have_microseconds() {
         assert_eq!(iso(170_000_000_012_345), "2023-11-14T22:13:20.123450");
+        assert_eq!(iso(95_186_879_999_999), "2000-02-29T23:59:59.999990");
         assert_eq!(iso(0), "1970-01-01T00:00:00.000000");
         assert_eq!(iso(951_782_400 * UNITS), "2000-02-29T00:00:00.000000");
         assert_eq!(iso(9_999_999_999 * UNITS), "2286-11-20T17:46:39.000000");

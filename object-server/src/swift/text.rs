@@ -1,5 +1,6 @@
 //! Small text rules that Swift takes from Python: numbers, truth values, quoting, header spelling.
 
+pub use namespace::hex;
 use std::fmt::Write as _;
 
 /// Percent-encodes everything but letters, digits, `_.-~/`.
@@ -135,16 +136,6 @@ pub fn bare_etag(tag: &str) -> &str {
         Some(inner) => inner,
         None => tag,
     }
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
-        .map(char::from)
-        .collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod accounts;
 mod bulk;
 mod containers;
 mod copies;
+mod failures;
 mod large;
 mod objects;
 mod site;

@@ -23,7 +23,6 @@ use crate::swift::{constraints, content_type, dlo, meta, text};
 const COPIED_AT_ONCE: u64 = 16 << 20;
 
 /// What is to be uploaded.
-#[derive(Debug)]
 pub struct Input {
     /// The bytes.
     pub supply: Supply,
@@ -38,7 +37,6 @@ pub struct Input {
 }
 
 /// Where the bytes come from.
-#[derive(Debug)]
 pub enum Supply {
     /// The client.
     Wire(Body),
