@@ -105,6 +105,9 @@ pub struct Config {
     /// The background reader that learns missing hashes.
     #[serde(default)]
     pub hasher: Hasher,
+    /// The copier that makes one file of a static large object's segments.
+    #[serde(default)]
+    pub assembler: Assembler,
 }
 
 /// `[tls]`: HTTPS. The files are read again when they change.
@@ -331,6 +334,20 @@ pub struct Hasher {
     pub interval_seconds: u64,
 }
 
+/// `[assembler]`: the copier that makes one file of a static large object's segments.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Assembler {
+    /// Whether it runs. Not unless asked for: where blocks cannot be shared, such an object then takes its space twice.
+    pub enabled: bool,
+    /// Bytes it copies per second; 0 is no limit.
+    pub bytes_per_second: u64,
+    /// Pause between two rounds, in seconds.
+    pub interval_seconds: u64,
+    /// Where: accounts, as `"AUTH_physics"`, and containers, as `"AUTH_bio/results"`. Empty: everywhere.
+    pub containers: Vec<String>,
+}
+
 /// An inclusive range of user or group ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdRange {
@@ -411,6 +428,23 @@ impl Default for Expirer {
 impl Default for Hasher {
     fn default() -> Self {
         Self { enabled: true, bytes_per_second: 64 << 20, interval_seconds: 300 }
+    }
+}
+
+impl Default for Assembler {
+    fn default() -> Self {
+        Self { enabled: false, bytes_per_second: 64 << 20, interval_seconds: 300, containers: Vec::new() }
+    }
+}
+
+impl Assembler {
+    /// Whether it works in a container.
+    pub fn covers(&self, account: &str, container: &str) -> bool {
+        let of = |entry: &String| match entry.split_once('/') {
+            Some((its, inner)) => (its, inner) == (account, container),
+            None => entry == account,
+        };
+        self.containers.is_empty() || self.containers.iter().any(of)
     }
 }
 
@@ -496,6 +530,14 @@ impl Config {
         for path in self.accounts.values() {
             let beneath = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
             require(beneath, "accounts", "a directory must be a path beneath root, as \"projects/physics\"")?;
+        }
+        for entry in &self.assembler.containers {
+            let parts: Vec<&str> = entry.split('/').collect();
+            let right = matches!(parts.as_slice(), [account] | [account, _] if !account.is_empty())
+                && parts.last().is_some_and(|last| !last.is_empty());
+            require(right, "assembler.containers", {
+                "an entry must be an account, as \"AUTH_physics\", or a container, as \"AUTH_bio/results\""
+            })?;
         }
         self.check_identity()?;
         self.check_auth()?;
@@ -749,6 +791,11 @@ mod tests {
         interval_seconds = 1
         [hasher]
         bytes_per_second = 7
+        [assembler]
+        enabled = true
+        bytes_per_second = 8
+        interval_seconds = 9
+        containers = ["AUTH_physics", "AUTH_bio/results"]
     "#;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -773,6 +820,7 @@ mod tests {
         assert_eq!(config.limits.max_manifest_size, 8 << 20);
         assert_eq!((config.clock_skew_seconds, config.tombstone_seconds), (300, 86_400));
         assert!(config.tls.is_none());
+        assert!(!config.assembler.enabled);
     }
 
     #[test]
@@ -790,6 +838,11 @@ mod tests {
         assert_eq!(config.limits.account.burst_requests, 10);
         assert_eq!(config.limits.address.in_flight, 2);
         assert_eq!(config.limits.max_meta_count, 90);
+        let assembler = config.assembler;
+        assert!(assembler.enabled && (assembler.bytes_per_second, assembler.interval_seconds) == (8, 9));
+        assert!(assembler.covers("AUTH_physics", "any") && assembler.covers("AUTH_bio", "results"));
+        assert!(!assembler.covers("AUTH_bio", "other") && !assembler.covers("AUTH_phys", "any"));
+        assert!(Assembler::default().covers("AUTH_bio", "other"), "everywhere, unless told where");
     }
 
     /// What is changed in the full configuration, and what the error must say.
@@ -823,6 +876,13 @@ mod tests {
             ("\"https\"", "\"ftp\"", "auth.storage_url_scheme: must be \"http\" or \"https\""),
             ("org:8080\"", "org:8080/\"", "auth.public_url: must be scheme, host and port alone"),
             ("threads = 2", "threads = 0", "pool.threads: must be at least 1"),
+            (
+                "\"AUTH_physics\"",
+                "\"\"",
+                "assembler.containers: an entry must be an account, as \"AUTH_physics\"",
+            ),
+            ("AUTH_bio/results", "AUTH_bio/", "assembler.containers: an entry must be an account"),
+            ("AUTH_bio/results", "AUTH_bio/a/b", "or a container, as \"AUTH_bio/results\""),
             ("= 0.5", "= -1.0", "limits.account.requests_per_second: must be a number from 0"),
             ("= 0.5", "= nan", "limits.account.requests_per_second: must be a number from 0"),
         ] {
