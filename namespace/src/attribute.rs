@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use lustre::fs::Fid;
 use lustre::sys::{self, OFlags, Symlinks};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, Step, is, is_absent};
-use crate::metadata::{self, ATTRIBUTE, Metadata};
+use crate::metadata::{self, ATTRIBUTE, Kept, Metadata};
 use crate::migration::{self, Legacy, Observed};
 use crate::{MetadataMode, Scope, place};
 
@@ -22,7 +23,10 @@ const INLINE: usize = 3500;
 const MOST: u64 = 1 << 20;
 
 /// The account's directory of spill and side files.
-const DIRECTORY: &[u8] = b".lb~dm";
+pub(crate) const DIRECTORY: &[u8] = b".lb~dm";
+
+/// Ends the name of the side file that keeps an assembled object's manifest.
+const MANIFEST: &str = ".slo";
 
 /// What a file or directory says of itself.
 #[derive(Debug)]
@@ -233,6 +237,51 @@ impl Scope<'_> {
         let Some(dir) = self.side_directory(name, true)? else { return Ok(()) };
         write_small(self, dir.as_fd(), name.as_bytes(), bytes, None)
     }
+
+    /// The manifest of an assembled object, whose file has this FID; `None` if it is not there.
+    pub(crate) fn read_manifest(&self, fid: &Fid, kept: &Kept) -> Result<Option<Vec<u8>>> {
+        let name = manifest_name(fid);
+        let Some(dir) = self.side_directory(&name, false)? else { return Ok(None) };
+        let Some(bytes) = read_at_most(dir.as_fd(), name.as_bytes(), kept.len.saturating_add(1))? else {
+            return Ok(None);
+        };
+        if bytes.len() as u64 != kept.len || <[u8; 32]>::from(Sha256::digest(&bytes)) != kept.sha256 {
+            let e = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is another one");
+            return Err(Error::io("read the manifest of an assembled object", e));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Keeps the manifest of what is to be an assembled object, durably, for whom `mode` lets read it.
+    pub(crate) fn write_manifest(&self, fid: &Fid, manifest: &[u8], mode: u32) -> Result<()> {
+        let name = manifest_name(fid);
+        let Some(dir) = self.side_directory(&name, true)? else { return Ok(()) };
+        write_small(self, dir.as_fd(), name.as_bytes(), manifest, Some(mode))
+    }
+
+    /// Removes the manifest of an object that is gone, if it was an assembled one.
+    pub(crate) fn forget_manifest(&self, fid: &Fid, metadata: &Metadata) {
+        if metadata.slo.is_some_and(|slo| slo.kept.is_some()) {
+            self.forget_side(&manifest_name(fid));
+        }
+    }
+}
+
+/// Name of the side file of an assembled object's manifest. The manifest never changes while the file lives.
+pub(crate) fn manifest_name(fid: &Fid) -> String {
+    side_name(fid) + MANIFEST
+}
+
+/// The FID that a side file's name is made of; `None` if it is no name of a side file.
+pub(crate) fn fid_of(name: &[u8]) -> Option<Fid> {
+    let stem = std::str::from_utf8(name).ok()?.split('.').next()?;
+    let digits = stem.get(2..)?;
+    if digits.len() % 2 != 0 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let byte = |at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    let bytes: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect::<Option<_>>()?;
+    Fid::from_bytes(&bytes).filter(|fid| side_name(fid) == stem)
 }
 
 /// Name of the spill file: keyed by FID, and by content, so that old and new lie side by side while one replaces the other.
@@ -250,6 +299,10 @@ fn side_name(fid: &Fid) -> String {
 
 /// Reads a whole small regular file of ours.
 pub(crate) fn read_small(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    read_at_most(dir, name, MOST)
+}
+
+fn read_at_most(dir: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match sys::open_beneath(dir, name, flags, Symlinks::Never) {
         Ok(fd) => std::fs::File::from(fd),
@@ -257,7 +310,7 @@ pub(crate) fn read_small(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<
         Err(e) => return Err(Error::io("open a metadata file", e)),
     };
     let mut bytes = Vec::new();
-    file.take(MOST).read_to_end(&mut bytes).step("read a metadata file")?;
+    file.take(most).read_to_end(&mut bytes).step("read a metadata file")?;
     Ok(Some(bytes))
 }
 

@@ -61,10 +61,19 @@ pub struct Slo {
     pub etag: [u8; 16],
     /// Bytes that a GET gives.
     pub size: u64,
-    /// Whether the file holds the segments' content rather than the manifest.
-    pub assembled: bool,
-    /// Bytes of the manifest.
-    pub manifest_len: u64,
+    /// Set once the file holds the segments' content: the manifest, which lies in a side file since then.
+    pub kept: Option<Kept>,
+}
+
+/// The manifest of an assembled large object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Its MD5, by which listings know the object.
+    pub md5: [u8; 16],
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
+    /// Its bytes.
+    pub len: u64,
 }
 
 /// The bytes that belong to an attribute but lie in a spill file.
@@ -118,7 +127,7 @@ impl Metadata {
     }
 
     /// The attribute and, if it would exceed `limit` bytes, the content of a spill file: the headers, and a
-    /// content type of more than 255 bytes. What stays needs up to some 450 bytes, whatever the limit.
+    /// content type of more than 255 bytes. What stays needs up to some 520 bytes, whatever the limit.
     /// Metadata that is itself only a part (`spill` is set) is not split again.
     pub fn split_for_spill(&self, limit: usize) -> (Vec<u8>, Option<Vec<u8>>) {
         let whole = self.encode();
@@ -260,9 +269,13 @@ impl Metadata {
 impl Slo {
     fn encode(self) -> Vec<u8> {
         let mut out = self.etag.to_vec();
-        out.push(u8::from(self.assembled));
+        out.push(u8::from(self.kept.is_some()));
         push_varint(&mut out, self.size);
-        push_varint(&mut out, self.manifest_len);
+        if let Some(Kept { md5, sha256, len }) = self.kept {
+            out.extend_from_slice(&md5);
+            out.extend_from_slice(&sha256);
+            push_varint(&mut out, len);
+        }
         out
     }
 
@@ -274,9 +287,14 @@ impl Slo {
             [1] => true,
             [_] => return Err(Error::Newer(format!("{VERSION} with another kind of large object"))),
         };
-        let (size, manifest_len) = (value.varint()?, value.varint()?);
+        let size = value.varint()?;
+        let mut kept = None;
+        if assembled {
+            let (md5, sha256) = (array(value.take(16)?)?, array(value.take(32)?)?);
+            kept = Some(Kept { md5, sha256, len: value.varint()? });
+        }
         value.end()?;
-        Ok(Slo { etag, size, assembled, manifest_len })
+        Ok(Slo { etag, size, kept })
     }
 }
 

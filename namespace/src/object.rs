@@ -52,7 +52,7 @@ pub struct Object {
 pub struct ObjectInfo {
     /// Bytes in the file.
     pub size: u64,
-    /// MD5 of the file's bytes, if it is known to be of these very bytes.
+    /// MD5 of what was uploaded, if the file is known to be that: of its bytes, or of an assembled object's manifest.
     pub etag: Option<[u8; 16]>,
     /// X-Timestamp: of the upload, of a later POST, or the mtime of a file that was not uploaded.
     pub timestamp: Timestamp,
@@ -105,12 +105,12 @@ impl Opened {
         let ours = directory || metadata.matches(fid, stat.size, stat.mtime_ns);
         // A restored copy has another FID, but a manifest's bytes are still a manifest.
         let same_bytes = directory || (metadata.size == stat.size && metadata.mtime_ns == stat.mtime_ns);
-        let etag = if directory {
-            Some(EMPTY_MD5)
-        } else if ours && trusted(scope, self.file.as_fd(), stat, metadata)? {
-            metadata.md5
-        } else {
-            None
+        let unchanged = ours && !directory && trusted(scope, self.file.as_fd(), stat, metadata)?;
+        let kept = metadata.slo.and_then(|slo| slo.kept);
+        let etag = match kept {
+            _ if directory => Some(EMPTY_MD5),
+            Some(kept) => Some(kept.md5).filter(|_| unchanged),
+            None => metadata.md5.filter(|_| unchanged),
         };
         let written = Timestamp::from_nanos(stat.mtime_ns);
         let data_timestamp = metadata.timestamp.filter(|_| ours).unwrap_or(written);
@@ -122,7 +122,8 @@ impl Opened {
             content_type: metadata.content_type.clone(),
             delete_at: metadata.delete_at.filter(|_| metadata.fid == Some(*fid)),
             headers: metadata.headers.clone(),
-            slo: metadata.slo.filter(|_| same_bytes),
+            // What was assembled says nothing of a manifest by itself: edited or copied, it is an ordinary file.
+            slo: metadata.slo.filter(|_| if kept.is_some() { unchanged } else { same_bytes }),
             directory,
             fid: *fid,
             foreign: !ours || metadata.timestamp.is_none(),
@@ -378,8 +379,11 @@ impl Namespace {
         }
         scope.step("delete: unlinked");
         scope.persist(dir.as_fd(), None)?;
-        if let Some(spill) = spill.filter(|_| opened.stat.nlink <= 1) {
-            scope.forget_side(&spill);
+        if opened.stat.nlink <= 1 && *at != At::Link {
+            if let Some(spill) = spill {
+                scope.forget_side(&spill);
+            }
+            scope.forget_manifest(&opened.fid, metadata);
         }
         if *at == At::Within {
             place::prune(scope, &parent)?;

@@ -27,7 +27,7 @@ pub struct ObjectMeta {
     pub delete_at: Option<u64>,
     /// Stored headers, names in lower case.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// Set if the bytes are the manifest of a static large object, or its assembled segments.
+    /// Set if the bytes are the manifest of a static large object.
     pub slo: Option<Slo>,
     /// Make a directory that is the object; only for an empty body.
     pub directory: bool,
@@ -49,20 +49,20 @@ pub struct Published {
 /// An upload under way: a temporary file beside its target. Dropped, it leaves nothing.
 #[derive(Debug)]
 pub struct Upload {
-    name: ObjectName,
+    pub(crate) name: ObjectName,
     timestamp: Timestamp,
-    temporary: Option<Temporary>,
-    hasher: Option<Hasher>,
-    written: u64,
+    pub(crate) temporary: Option<Temporary>,
+    pub(crate) hasher: Option<Hasher>,
+    pub(crate) written: u64,
     // Set when the bytes came by a copy of known MD5.
     known: Option<[u8; 16]>,
 }
 
 #[derive(Debug)]
-struct Temporary {
-    dir: OwnedFd,
-    name: Vec<u8>,
-    file: File,
+pub(crate) struct Temporary {
+    pub(crate) dir: OwnedFd,
+    pub(crate) name: Vec<u8>,
+    pub(crate) file: File,
     // The name beside it that it will take, as things were when it was made.
     target: Vec<u8>,
 }
@@ -86,11 +86,17 @@ impl Temporary {
 impl Upload {
     /// Appends to the object and hashes.
     pub fn write(&mut self, bytes: &Bytes) -> Result<()> {
-        let Some(temporary) = &self.temporary else { return Ok(()) };
-        temporary.file.write_all_at(bytes, self.written).step("write the object")?;
+        self.append_bytes(bytes)?;
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
+        Ok(())
+    }
+
+    /// Appends without hashing.
+    pub(crate) fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        temporary.file.write_all_at(bytes, self.written).step("write the object")?;
         self.written += bytes.len() as u64;
         Ok(())
     }
@@ -113,6 +119,28 @@ impl Upload {
         Ok(())
     }
 
+    /// Appends a part of an open file, sharing blocks where the file system can. From then on the MD5 of the whole is not
+    /// known, which only an assembly bears.
+    pub(crate) fn append(
+        &mut self,
+        namespace: &Namespace,
+        source: &File,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        self.hasher = None;
+        let to = temporary.file.as_fd();
+        let copied =
+            namespace.fs.copy(source.as_fd(), offset, to, self.written, len).step("copy a segment")?;
+        self.written += copied;
+        if copied != len {
+            let e = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it was cut while it was copied");
+            return Err(Error::io("copy a segment", e));
+        }
+        Ok(())
+    }
+
     /// The MD5 of what was written so far.
     pub fn md5(&self) -> [u8; 16] {
         match (&self.hasher, self.known) {
@@ -127,7 +155,7 @@ impl Upload {
         self.discard(namespace);
     }
 
-    fn discard(&mut self, namespace: &Namespace) {
+    pub(crate) fn discard(&mut self, namespace: &Namespace) {
         let Some(temporary) = self.temporary.take() else { return };
         if let (Ok(scope), Ok(path)) = (
             Scope::of_container(namespace, &self.name.account, &self.name.container),
@@ -257,7 +285,7 @@ impl Namespace {
     }
 
     /// What is left to do for the version that was there before.
-    fn replaced(
+    pub(crate) fn replaced(
         &self,
         scope: &Scope<'_>,
         name: &ObjectName,
@@ -272,8 +300,11 @@ impl Namespace {
             }
             // A directory that was the object is still there, and was seen to.
             let gone = matches!(old.at, At::File | At::Within | At::Transit) && old.stat.nlink <= 1;
-            if let Some(spill) = spill.filter(|_| gone) {
-                scope.forget_side(&spill);
+            if gone {
+                if let Some(spill) = spill {
+                    scope.forget_side(&spill);
+                }
+                scope.forget_manifest(&old.fid, &old.metadata);
             }
         }
         let created = i64::from(existing.is_none());
@@ -315,7 +346,7 @@ impl Namespace {
     }
 
     /// Renames the temporary file over the object's place.
-    fn publish_file(
+    pub(crate) fn publish_file(
         &self,
         scope: &Scope<'_>,
         path: &[u8],

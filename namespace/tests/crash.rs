@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{ACCOUNT, CONTAINER, Site, get, list, object, options, put};
-use namespace::{Error, ListQuery, Namespace, ObjectMeta, ObjectPost, Timestamp};
+use namespace::metadata::Slo;
+use namespace::{
+    Error, ListQuery, MetadataMode, Namespace, ObjectMeta, ObjectPost, Options, Orphans, Timestamp,
+};
 
 /// What a child does until it is killed. The first element of each result is what must hold if it was not reached.
-const SCENARIOS: [&str; 10] = [
+const SCENARIOS: [&str; 13] = [
     "put new",
     "put over",
     "put below",
@@ -23,7 +26,20 @@ const SCENARIOS: [&str; 10] = [
     "post",
     "marker over",
     "delete above",
+    "assemble",
+    "assemble within",
+    "expire",
 ];
+
+const MANIFEST: &str = "[{}]";
+const SEGMENTS: &str = "all segments";
+
+fn put_large(ns: &Namespace, name: &str) {
+    let slo = Some(Slo { etag: [7; 16], size: SEGMENTS.len() as u64, kept: None });
+    let headers = vec![("x-object-meta-k".to_string(), vec![b'v'; 5000])];
+    let meta = ObjectMeta { slo, headers, delete_at: Some(1), ..ObjectMeta::default() };
+    ns.put_object(&object(name), MANIFEST.as_bytes(), meta, Timestamp::now(), None).unwrap();
+}
 
 fn prepare(ns: &Namespace, scenario: &str) {
     match scenario {
@@ -35,6 +51,11 @@ fn prepare(ns: &Namespace, scenario: &str) {
         }
         "delete below" | "delete above" => {
             put(ns, "a", "old").unwrap();
+            put(ns, "a/b", "child").unwrap();
+        }
+        "assemble" | "expire" => put_large(ns, "a"),
+        "assemble within" => {
+            put_large(ns, "a");
             put(ns, "a/b", "child").unwrap();
         }
         _ => {}
@@ -54,6 +75,14 @@ fn act(ns: &Namespace, scenario: &str) {
             let headers = vec![("x-object-meta-k".to_string(), vec![b'v'; 5000])];
             drop(ns.post_object(&object("a"), ObjectPost { headers, ..ObjectPost::default() }, now).unwrap());
         }
+        "assemble" | "assemble within" => {
+            let opened = ns.open_object(&object("a")).unwrap();
+            let manifest = ns.manifest(&object("a"), &opened).unwrap().unwrap();
+            let mut assembly = ns.begin_assembly(&object("a"), &opened, manifest).unwrap().unwrap();
+            assembly.write(SEGMENTS.as_bytes()).unwrap();
+            assert!(ns.finish_assembly(assembly).unwrap());
+        }
+        "expire" => assert!(ns.expire_object(&object("a")).unwrap()),
         "marker over" => {
             let meta = ObjectMeta { directory: true, ..ObjectMeta::default() };
             ns.put_object(&object("a"), b"", meta, now, None).map(|_| ()).unwrap();
@@ -75,18 +104,48 @@ fn allowed(scenario: &str) -> Vec<(&'static str, [Option<&'static str>; 2])> {
         "delete above" => vec![("a", [Some("old"), None]), ("a/b", [Some("child"); 2])],
         "post" => vec![("a", [Some("old"); 2])],
         "marker over" => vec![("a", [Some("old"), Some("")])],
+        "assemble" => vec![("a", [Some(MANIFEST), Some(SEGMENTS)])],
+        "assemble within" => vec![("a", [Some(MANIFEST), Some(SEGMENTS)]), ("a/b", [Some("child"); 2])],
+        "expire" => vec![("a", [Some(MANIFEST), None])],
         _ => panic!("{scenario}"),
     }
+}
+
+fn with_side_files(sidecar: bool) -> Options {
+    let metadata = if sidecar { MetadataMode::Sidecar } else { MetadataMode::Auto };
+    Options { metadata, ..options() }
+}
+
+/// A large object is whole, whichever of the two it is.
+fn check_large(ns: &Namespace) {
+    let Ok(opened) = ns.open_object(&object("a")) else { return };
+    let slo = opened.info.slo.unwrap();
+    assert_eq!(slo.kept.is_some(), opened.info.size == SEGMENTS.len() as u64);
+    assert_eq!(ns.manifest(&object("a"), &opened).unwrap().unwrap(), MANIFEST.as_bytes());
+    assert_eq!((opened.info.etag, opened.info.headers.len()), (Some(common::md5(MANIFEST.as_bytes())), 1));
+}
+
+/// Paths of spill and side files beneath their directory.
+fn side_files(site: &Site) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let Ok(shards) = std::fs::read_dir(site.dir.path().join(ACCOUNT).join(".lb~dm")) else { return found };
+    for shard in shards {
+        found.extend(std::fs::read_dir(shard.unwrap().path()).unwrap().map(|file| file.unwrap().path()));
+    }
+    found
 }
 
 /// Not a test of its own: what the killed process runs.
 #[test]
 fn child() {
     let Ok(order) = std::env::var("LB_CRASH_CHILD") else { return };
-    let [dir, scenario, stop] = order.split('|').collect::<Vec<_>>()[..] else { panic!("{order}") };
+    let [sidecar, scenario, stop, dir] = order.splitn(4, '|').collect::<Vec<_>>()[..] else {
+        panic!("{order}")
+    };
     let stop: usize = stop.parse().unwrap();
     let steps = AtomicUsize::new(0);
-    let ns = Namespace::open(Path::new(dir), options()).unwrap().with_hook(Box::new(move |_| {
+    let ns = Namespace::open(Path::new(dir), with_side_files(sidecar == "true")).unwrap();
+    let ns = ns.with_hook(Box::new(move |_| {
         if steps.fetch_add(1, Ordering::SeqCst) == stop {
             // As kill -9: nothing is cleaned up.
             std::process::abort();
@@ -96,10 +155,10 @@ fn child() {
 }
 
 /// Runs a scenario in a process of its own, killed at its step `stop`; true if it came to its end.
-fn run(site: &Site, scenario: &str, stop: usize) -> bool {
+fn run(site: &Site, sidecar: bool, scenario: &str, stop: usize) -> bool {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture"])
-        .env("LB_CRASH_CHILD", format!("{}|{scenario}|{stop}", site.dir.path().display()))
+        .env("LB_CRASH_CHILD", format!("{sidecar}|{scenario}|{stop}|{}", site.dir.path().display()))
         .output()
         .unwrap();
     output.status.success()
@@ -107,13 +166,14 @@ fn run(site: &Site, scenario: &str, stop: usize) -> bool {
 
 #[test]
 fn killed_at_any_step_nothing_acknowledged_is_lost_and_nothing_is_half_done() {
-    for scenario in SCENARIOS {
+    for (scenario, sidecar) in SCENARIOS.iter().flat_map(|s| [(*s, false), (*s, true)]) {
         let mut stop = 0;
         loop {
-            let site = Site::new();
+            let site = Site::with(with_side_files(sidecar));
+            let own = side_files(&site);
             prepare(&site.ns, scenario);
-            let finished = run(&site, scenario, stop);
-            let what = format!("{scenario}, killed at step {stop}");
+            let finished = run(&site, sidecar, scenario, stop);
+            let what = format!("{scenario}, side files: {sidecar}, killed at step {stop}");
             let mut present = Vec::new();
             for (name, contents) in allowed(scenario) {
                 let seen = site.get(name);
@@ -128,6 +188,9 @@ fn killed_at_any_step_nothing_acknowledged_is_lost_and_nothing_is_half_done() {
                 }
             }
             assert_eq!(site.list(), present, "{what}");
+            if scenario.starts_with("assemble") {
+                check_large(&site.ns);
+            }
             site.ns
                 .sweep(ACCOUNT, CONTAINER, Duration::ZERO, &mut |_| std::ops::ControlFlow::Continue(()))
                 .unwrap();
@@ -140,6 +203,15 @@ fn killed_at_any_step_nothing_acknowledged_is_lost_and_nothing_is_half_done() {
                 site.delete(name).unwrap();
             }
             assert_eq!(site.list(), [""; 0], "{what}");
+            let mut orphans = Orphans::default();
+            for _ in 0..2 {
+                let proceed = &mut || std::ops::ControlFlow::Continue(());
+                site.ns.reap_orphans(ACCOUNT, Duration::ZERO, &mut orphans, proceed).unwrap();
+            }
+            // Directories that were made for what never came have theirs.
+            let most = own.len() + if sidecar { site.files().len() } else { 0 };
+            let left = side_files(&site);
+            assert!(left.len() <= most, "{what}: metadata is left without its file: {left:?}");
             if finished {
                 assert!(stop > 0, "{scenario} has no steps");
                 break;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::options;
-use namespace::Namespace;
+use namespace::{MetadataMode, Namespace, Options};
 use workload::{Allowed, Random, allow, clear, judge, perform, plan, prepare};
 
 const CHILD: &str = "LB_KILL_CHILD";
@@ -19,13 +19,19 @@ const THREADS: usize = 3;
 const STEPS: usize = 500;
 const ROUNDS: usize = 20;
 
+/// Metadata in attributes, or in side files.
+fn with_side_files(sidecar: bool) -> Options {
+    let metadata = if sidecar { MetadataMode::Sidecar } else { MetadataMode::Auto };
+    Options { metadata, ..options() }
+}
+
 /// Not a test of its own: what the killed process runs. It tells of each step when it was acknowledged.
 #[test]
 fn child() {
     let Ok(order) = std::env::var(CHILD) else { return };
-    let (seed, dir) = order.split_once('|').unwrap();
+    let [seed, sidecar, dir] = order.splitn(3, '|').collect::<Vec<_>>()[..] else { panic!("{order}") };
     let seed = seed.parse().unwrap();
-    let ns = Namespace::open(Path::new(dir), options()).unwrap();
+    let ns = Namespace::open(Path::new(dir), with_side_files(sidecar == "true")).unwrap();
     std::thread::scope(|s| {
         for thread in 0..THREADS {
             let ns = &ns;
@@ -59,7 +65,8 @@ fn killed_at_any_moment_under_load_what_was_acknowledged_holds_and_nothing_is_ha
         });
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 0..ROUNDS {
-                kill_once(random.next(), random.below(300), &format!("LB_SEED={seed}, round {round}"));
+                let what = format!("LB_SEED={seed}, round {round}");
+                kill_once(random.next(), random.below(300), round % 2 == 1, &what);
             }
         }));
         stop.store(true, Ordering::Relaxed);
@@ -68,13 +75,13 @@ fn killed_at_any_moment_under_load_what_was_acknowledged_holds_and_nothing_is_ha
 }
 
 /// Kills a process after it has acknowledged `after` steps, and looks at what it left.
-fn kill_once(seed: u64, after: usize, what: &str) {
+fn kill_once(seed: u64, after: usize, sidecar: bool, what: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let ns = Namespace::open(dir.path(), options()).unwrap();
+    let ns = Namespace::open(dir.path(), with_side_files(sidecar)).unwrap();
     prepare(&ns);
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture"])
-        .env(CHILD, format!("{seed}|{}", dir.path().display()))
+        .env(CHILD, format!("{seed}|{sidecar}|{}", dir.path().display()))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

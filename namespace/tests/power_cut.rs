@@ -14,7 +14,7 @@ use std::path::Path;
 use common::options;
 use device::{Cuts, Device, Image, Record};
 use mounts::{Mount, alone, make_image};
-use namespace::{Namespace, Options};
+use namespace::{MetadataMode, Namespace, Options};
 use workload::{Allowed, Random, Step, allow, clear, files, judge, perform, plan, prepare};
 
 const THREADS: usize = 4;
@@ -130,15 +130,15 @@ impl Recorded {
     }
 }
 
-fn survives(test: &str, kind: &str, steps: usize, cuts: usize) {
+fn survives(test: &str, kind: &str, metadata: MetadataMode, steps: usize, cuts: usize) {
     let mkfs = format!("mkfs.{kind}");
     alone(test, &[&DEVICES[..], &[&mkfs]].concat(), |work| {
         let seed = Random::seed();
         let mut random = Random::new(seed);
-        let recorded = record(kind, work, &Options::default(), seed, steps);
+        let recorded = record(kind, work, &Options { metadata, ..Options::default() }, seed, steps);
         recorded.cut(work, cuts, &mut random, &mut |moment, root| {
             let what = format!("{kind}, LB_SEED={seed}, cut after record {moment} of {}", recorded.log.len());
-            let ns = Namespace::open(root, options()).unwrap();
+            let ns = Namespace::open(root, Options { metadata, ..options() }).unwrap();
             let allowed = recorded.allowed(moment);
             let found = files(root);
             judge(&ns, &allowed).unwrap_or_else(|e| {
@@ -151,17 +151,23 @@ fn survives(test: &str, kind: &str, steps: usize, cuts: usize) {
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
-    survives("what_was_acknowledged_survives_a_power_cut_on_ext4", "ext4", 60, 40);
+    survives("what_was_acknowledged_survives_a_power_cut_on_ext4", "ext4", MetadataMode::Auto, 60, 40);
 }
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_on_xfs() {
-    survives("what_was_acknowledged_survives_a_power_cut_on_xfs", "xfs", 60, 30);
+    survives("what_was_acknowledged_survives_a_power_cut_on_xfs", "xfs", MetadataMode::Auto, 60, 30);
 }
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_on_btrfs() {
-    survives("what_was_acknowledged_survives_a_power_cut_on_btrfs", "btrfs", 40, 30);
+    survives("what_was_acknowledged_survives_a_power_cut_on_btrfs", "btrfs", MetadataMode::Auto, 40, 30);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_in_side_files() {
+    let test = "what_was_acknowledged_survives_a_power_cut_in_side_files";
+    survives(test, "ext4", MetadataMode::Sidecar, 40, 20);
 }
 
 /// Shows that the device of the tests above loses what it may lose.

@@ -111,6 +111,14 @@ impl<'a> ContainerAcl<'a> {
         acl
     }
 
+    /// Whether all whom this list lets read are let in by `other` too, as far as that can be told by the names: a
+    /// list of referrers is compared as a whole, as its order matters.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let listing_only = |group: &str| group == ".rlistings";
+        self.groups.iter().all(|group| listing_only(group) || other.names(group))
+            && (self.referrers.is_empty() || self.referrers == other.referrers)
+    }
+
     /// Whether the list names `group`.
     pub fn names(&self, group: &str) -> bool {
         !group.is_empty() && self.groups.iter().any(|named| named == group)

@@ -105,6 +105,9 @@ pub struct Config {
     /// The background reader that learns missing hashes.
     #[serde(default)]
     pub hasher: Hasher,
+    /// The copier that makes one file of a static large object's segments.
+    #[serde(default)]
+    pub assembler: Assembler,
 }
 
 /// `[tls]`: HTTPS. The files are read again when they change.
@@ -331,6 +334,20 @@ pub struct Hasher {
     pub interval_seconds: u64,
 }
 
+/// `[assembler]`: the copier that makes one file of a static large object's segments.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Assembler {
+    /// Whether it runs. Not unless asked for: where blocks cannot be shared, such an object then takes its space twice.
+    pub enabled: bool,
+    /// Bytes it copies per second; 0 is no limit.
+    pub bytes_per_second: u64,
+    /// Pause between two rounds, in seconds.
+    pub interval_seconds: u64,
+    /// Where: accounts, as `"AUTH_physics"`, and containers, as `"AUTH_bio/results"`. Empty: everywhere.
+    pub containers: Vec<String>,
+}
+
 /// An inclusive range of user or group ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdRange {
@@ -411,6 +428,23 @@ impl Default for Expirer {
 impl Default for Hasher {
     fn default() -> Self {
         Self { enabled: true, bytes_per_second: 64 << 20, interval_seconds: 300 }
+    }
+}
+
+impl Default for Assembler {
+    fn default() -> Self {
+        Self { enabled: false, bytes_per_second: 64 << 20, interval_seconds: 300, containers: Vec::new() }
+    }
+}
+
+impl Assembler {
+    /// Whether it works in a container.
+    pub fn covers(&self, account: &str, container: &str) -> bool {
+        let of = |entry: &String| match entry.split_once('/') {
+            Some((its, inner)) => (its, inner) == (account, container),
+            None => entry == account,
+        };
+        self.containers.is_empty() || self.containers.iter().any(of)
     }
 }
 
@@ -496,6 +530,14 @@ impl Config {
         for path in self.accounts.values() {
             let beneath = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
             require(beneath, "accounts", "a directory must be a path beneath root, as \"projects/physics\"")?;
+        }
+        for entry in &self.assembler.containers {
+            let parts: Vec<&str> = entry.split('/').collect();
+            let right = matches!(parts.as_slice(), [account] | [account, _] if !account.is_empty())
+                && parts.last().is_some_and(|last| !last.is_empty());
+            require(right, "assembler.containers", {
+                "an entry must be an account, as \"AUTH_physics\", or a container, as \"AUTH_bio/results\""
+            })?;
         }
         self.check_identity()?;
         self.check_auth()?;

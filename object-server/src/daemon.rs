@@ -108,9 +108,10 @@ pub async fn run(
         identities,
         expirer: config.expirer.clone(),
         hasher: config.hasher.clone(),
+        assembler: config.assembler.clone(),
         metrics,
     };
-    helpers.spawn(background.run(shutdown.clone()));
+    tasks.spawn(background.run(shutdown.clone()));
     if config.durability == Durability::Relaxed {
         tracing::warn!(
             "durability is relaxed: a power cut may take what was acknowledged in the last seconds"

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod acl;
 pub mod admin;
+pub mod assembler;
 pub mod auth;
 pub mod background;
 pub mod config;

@@ -49,10 +49,14 @@ pub struct Metrics {
     pub log_lines_dropped: Counter,
     /// Abandoned uploads removed.
     pub reaped: Counter,
+    /// Metadata files whose object is gone, removed.
+    pub orphans: Counter,
     /// What the background workers did.
     pub expirer: Worker,
     /// See [`Self::expirer`].
     pub hasher: Worker,
+    /// See [`Self::expirer`].
+    pub assembler: Worker,
 }
 
 /// What one background worker did.
@@ -138,8 +142,14 @@ impl Default for Metrics {
             "abandoned_uploads_removed",
             "Temporary files of uploads cut short, removed",
         );
+        let orphans = counter(
+            &mut registry,
+            "orphaned_metadata_removed",
+            "Metadata files whose object is gone, removed",
+        );
         let expirer = Worker::new(&mut registry, "expirer", "Remover of expired objects");
         let hasher = Worker::new(&mut registry, "hasher", "Reader that learns missing hashes");
+        let assembler = Worker::new(&mut registry, "assembler", "Assembler of static large objects");
         Self {
             registry,
             requests: handles,
@@ -154,8 +164,10 @@ impl Default for Metrics {
             watched: Mutex::new(Vec::new()),
             log_lines_dropped,
             reaped,
+            orphans,
             expirer,
             hasher,
+            assembler,
         }
     }
 }
@@ -340,6 +352,8 @@ mod tests {
         metrics.expirer.objects.inc_by(2);
         metrics.hasher.bytes.inc_by(9);
         metrics.hasher.errors.inc();
+        metrics.assembler.rounds.inc();
+        metrics.orphans.inc();
         let depth = Arc::new(AtomicU64::new(7));
         let watched = depth.clone();
         metrics.watch_pool("data", move || watched.load(Ordering::Relaxed) as usize);
@@ -354,6 +368,8 @@ mod tests {
         has(&text, "lustre_bridge_expirer_objects_total 2");
         has(&text, "lustre_bridge_hasher_bytes_total 9");
         has(&text, "lustre_bridge_hasher_errors_total 1");
+        has(&text, "lustre_bridge_assembler_rounds_total 1");
+        has(&text, "lustre_bridge_orphaned_metadata_removed_total 1");
         has(&text, r#"lustre_bridge_pool_waiting{pool="data"} 7"#);
         depth.store(0, Ordering::Relaxed);
         has(&metrics.render(), r#"lustre_bridge_pool_waiting{pool="data"} 0"#);

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from conftest import content, md5
@@ -80,6 +81,43 @@ def test_segmented_upload(swift, container, connection, files, tmp_path, slo):
     assert (tmp_path / "out").read_bytes() == data
     swift("delete", container, "big")
     assert swift("list", container + "_segments") == "", "the segments go with their manifest"
+
+
+def test_a_segmented_upload_becomes_one_file(swift, container, connection, file_side, tmp_path):
+    data = content(5 * MIB + 17, 5)
+    (tmp_path / "big").write_bytes(data)
+    swift("upload", container, "big", "-S", MIB, "--use-slo", "-m", "Color:Blue", cwd=tmp_path)
+
+    def seen():
+        headers = connection.head_object(container, "big")
+        told = {k: v for k, v in headers.items() if k not in ("date", "x-trans-id", "x-openstack-request-id")}
+        return told, connection.get_object(container, "big", query_string="multipart-manifest=get")[1]
+
+    before = seen()
+    # The server in these tests assembles once a second; the limit is there for one that never does.
+    path, deadline = file_side.path(container, "big"), time.monotonic() + 120
+    while path.read_bytes() != data:
+        assert time.monotonic() < deadline, "the segments were not assembled"
+        time.sleep(0.1)
+    assert seen() == before
+    assert json.loads(before[1])[5]["bytes"] == 17
+
+    swift("download", container, "big", "-o", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+    assert len(swift("list", container + "_segments").splitlines()) == 6
+    # Written over by a job, it is that file.
+    swift("upload", container, "big", "-S", MIB, "--use-slo", "--object-name", "other", cwd=tmp_path)
+    while file_side.path(container, "other").read_bytes() != data:
+        assert time.monotonic() < deadline, "the segments were not assembled"
+        time.sleep(0.1)
+    file_side.path(container, "other").write_bytes(b"a result")
+    swift("download", container, "other", "-o", tmp_path / "result")
+    assert (tmp_path / "result").read_bytes() == b"a result"
+    swift("delete", container, "other")
+
+    swift("delete", container, "big")
+    file_side.lacks(container, "big")
+    assert not [name for name in swift("list", container + "_segments").splitlines() if name.startswith("big/")]
 
 
 def test_post_sets_metadata(swift, container, tmp_path):

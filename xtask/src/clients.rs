@@ -106,7 +106,8 @@ impl Options {
         if self.peer {
             return Ok(Target::Peer(SwiftPeer::on_own_disk("clients", Kind::Full, &users)?));
         }
-        let setup = Setup { users, root: self.root.clone(), env: env.to_vec(), ..Setup::default() };
+        let (root, env) = (self.root.clone(), env.to_vec());
+        let setup = Setup { users, root, env, assemble: true, ..Setup::default() };
         Ok(Target::Ours(Ours::start(bin, &dir, &setup)?))
     }
 }

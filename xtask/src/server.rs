@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) relaxed: bool,
     /// No access log, as the peers of a benchmark have none.
     pub(crate) quiet: bool,
+    /// Large objects are assembled, at once.
+    pub(crate) assemble: bool,
     pub(crate) env: Vec<(&'static str, String)>,
 }
 
@@ -157,9 +159,11 @@ fn config_toml(root: &Path, dir: &Path, port: u16, admin: u16, setup: &Setup) ->
          users = \"users.toml\"\n\
          token_secret = \"token-secret\"\n\
          reseller_prefixes = [\"AUTH\", {{ prefix = \"SERVICE\", require_group = \"service\" }}]\n\n\
-         [access_log]\nenabled = {}\npath = {log}\n",
+         [access_log]\nenabled = {}\npath = {log}\n\n\
+         [assembler]\nenabled = {}\ninterval_seconds = 1\nbytes_per_second = 0\n",
         quoted(&root.display().to_string()),
         !setup.quiet,
+        setup.assemble,
     )
 }
 

@@ -83,8 +83,10 @@ fn what_no_release_writes_is_corrupt() {
         &[(MD5, &md5[..15])],
         &[(TIMESTAMP, &[0xff; 8])],
         &[(CONTENT_TYPE, b"\xff")],
-        &[(SLO, &[0; 18])],
-        &[(SLO, &[0; 20])],
+        &[(SLO, &[0; 17])],
+        &[(SLO, &[0; 19])],
+        &[(SLO, &[1; 66])],
+        &[(SLO, &[1; 68])],
         &[(FLAGS, &[0])],
         &[(FLAGS, &[1, 1])],
         &[(SPILL, &[0; 32])],
@@ -167,8 +169,16 @@ fn metadata() -> impl Strategy<Value = Metadata> {
         prop::collection::vec(any::<u8>(), 1..=40).prop_map(|b| Fid::from_bytes(&b).unwrap()),
     );
     let number = || prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0..300_u64];
-    let slo = (any::<[u8; 16]>(), number(), any::<bool>(), number())
-        .prop_map(|(etag, size, assembled, manifest_len)| Slo { etag, size, assembled, manifest_len });
+    let kept = (any::<[u8; 16]>(), any::<[u8; 32]>(), number()).prop_map(|(md5, sha256, len)| Kept {
+        md5,
+        sha256,
+        len,
+    });
+    let slo = (any::<[u8; 16]>(), number(), prop::option::of(kept)).prop_map(|(etag, size, kept)| Slo {
+        etag,
+        size,
+        kept,
+    });
     let text = prop::option::of(prop_oneof!["\\PC{0,30}", "[a-z/]{250,300}"]);
     let headers = prop::collection::vec(("[a-z-]{0,20}", prop::collection::vec(any::<u8>(), 0..200)), 0..8);
     let content =
@@ -206,7 +216,7 @@ proptest! {
     #[test]
     fn split_and_joined(metadata in metadata(), limit in 0_usize..2000) {
         let (inline, spill) = metadata.split_for_spill(limit);
-        prop_assert!(inline.len() <= limit.max(450));
+        prop_assert!(inline.len() <= limit.max(520));
         prop_assert_eq!(spill.is_some(), metadata.encode().len() > limit);
         prop_assert_eq!(Metadata::join(&inline, spill.as_deref()), Ok((metadata, None)));
     }

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use namespace::{Error, ListQuery, Namespace, ObjectMeta, ObjectPost, Row, Timestamp};
+use namespace::metadata::Slo;
+use namespace::{Error, ListQuery, MetadataMode, Namespace, ObjectMeta, ObjectPost, Orphans, Row, Timestamp};
 
 use crate::common::{ACCOUNT, CONTAINER, md5, object};
 
@@ -60,6 +61,22 @@ pub struct Content {
     pub kind: Option<String>,
     pub headers: Headers,
     pub directory: bool,
+    /// Of a static large object: the manifest, which is the body until that is assembled.
+    pub manifest: Option<Arc<Vec<u8>>>,
+    /// X-Delete-At.
+    pub delete_at: Option<u64>,
+}
+
+impl Content {
+    fn slo(&self) -> Option<Slo> {
+        let manifest = self.manifest.as_ref()?;
+        Some(Slo { etag: md5(manifest), size: assembled(manifest).len() as u64, kept: None })
+    }
+}
+
+/// What the segments of a manifest hold.
+fn assembled(manifest: &[u8]) -> Vec<u8> {
+    [b"assembled".as_slice(), manifest, manifest].concat()
 }
 
 /// Bodies are told apart by their length and digest.
@@ -70,7 +87,14 @@ impl fmt::Debug for Content {
             self.headers.first().map(|(_, v)| String::from_utf8_lossy(&v[..v.len().min(8)]).into_owned());
         let digest = u16::from_be_bytes([md5(&self.body)[0], md5(&self.body)[1]]);
         write!(f, "{} bytes {digest:04x}, {headers} bytes of headers {tag:?}", self.body.len())?;
-        if self.directory { write!(f, ", a directory") } else { Ok(()) }
+        if self.directory {
+            write!(f, ", a directory")?;
+        }
+        match &self.manifest {
+            Some(manifest) if *manifest == self.body => write!(f, ", a manifest"),
+            Some(_) => write!(f, ", assembled"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -89,6 +113,8 @@ pub enum Act {
     Copy(String),
     Post,
     Delete,
+    Assemble,
+    Expire,
 }
 
 /// One operation, and what its subject is afterwards.
@@ -160,17 +186,31 @@ fn object_act(random: &mut Random, subject: &Subject, now: &BTreeMap<Subject, Co
         headers: headers(random, "x-object-meta-tag", 60),
         ..Content::default()
     };
+    let waiting = there.is_some_and(|there| there.manifest.as_ref() == Some(&there.body));
     match (random.below(10), there) {
+        (0..=5, Some(there)) if waiting => {
+            let manifest = there.manifest.as_deref().map(Vec::as_slice).unwrap_or_default();
+            (Act::Assemble, Some(Content { body: Arc::new(assembled(manifest)), ..there.clone() }))
+        }
+        (0..=2, Some(there)) if there.delete_at.is_some() => (Act::Expire, None),
         (0..=2, Some(_)) => (Act::Delete, None),
         (3..=4, Some(there)) => {
-            (Act::Post, Some(Content { body: there.body.clone(), directory: there.directory, ..meta }))
+            let (body, manifest) = (there.body.clone(), there.manifest.clone());
+            (Act::Post, Some(Content { body, manifest, directory: there.directory, ..meta }))
         }
         (5, _) => (Act::Put, Some(Content { directory: true, ..meta })),
         (6, _) if !others.is_empty() => {
             let (name, from) = others[random.below(others.len())];
             (Act::Copy(name.clone()), Some(Content { body: from.body.clone(), ..meta }))
         }
-        _ => (Act::Put, Some(Content { body: Arc::new(body(random)), ..meta })),
+        (7, _) => {
+            let body = Arc::new(body(random));
+            (Act::Put, Some(Content { manifest: Some(body.clone()), body, ..meta }))
+        }
+        _ => {
+            let delete_at = (random.below(4) == 0).then_some(1);
+            (Act::Put, Some(Content { body: Arc::new(body(random)), delete_at, ..meta }))
+        }
     }
 }
 
@@ -210,6 +250,18 @@ pub fn perform(ns: &Namespace, step: &Step) -> namespace::Result<()> {
             ns.create_container(ACCOUNT, container, update, ts).map(drop)
         }
         (Subject::Container(container), _, None) => ns.delete_container(ACCOUNT, container),
+        (Subject::Object(name), Act::Expire, None) => match ns.expire_object(&object(name)) {
+            Ok(false) => Err(Error::NoObject),
+            result => result.map(drop),
+        },
+        (Subject::Object(name), Act::Assemble, Some(content)) => {
+            let name = object(name);
+            let opened = ns.open_object(&name)?;
+            let manifest = ns.manifest(&name, &opened)?.ok_or(Error::NoObject)?;
+            let mut assembly = ns.begin_assembly(&name, &opened, manifest)?.ok_or(Error::NoObject)?;
+            assembly.write(&content.body)?;
+            if ns.finish_assembly(assembly)? { Ok(()) } else { Err(Error::NoObject) }
+        }
         (Subject::Object(name), _, None) => ns.delete_object(&object(name), ts).map(drop),
         (Subject::Object(name), Act::Post, Some(content)) => {
             let post = ObjectPost {
@@ -224,7 +276,8 @@ pub fn perform(ns: &Namespace, step: &Step) -> namespace::Result<()> {
                 content_type: content.kind.clone(),
                 headers: content.headers.clone(),
                 directory: content.directory,
-                ..ObjectMeta::default()
+                slo: content.slo(),
+                delete_at: content.delete_at,
             };
             if let Act::Copy(from) = act {
                 let from = ns.open_object(&object(from))?;
@@ -326,12 +379,23 @@ fn object_state(
         Err(Error::NoObject) if listed.is_none() => return Ok(None),
         Err(e) => return Err(format!("{name:?}, listed as {listed:?}: {e}")),
     };
-    let info = opened.info;
+    let info = opened.info.clone();
     let mut body = Vec::new();
     if !info.directory {
         std::io::Read::read_to_end(&mut &opened.file, &mut body).map_err(|e| format!("{name:?}: {e}"))?;
     }
-    let digest = Some(md5(&body));
+    let mut manifest = None;
+    if info.slo.is_some() {
+        let read = ns.manifest(&object(name), &opened).map_err(|e| format!("{name:?}: {e}"))?;
+        let read = read.ok_or_else(|| format!("{name:?} is gone"))?;
+        let expected =
+            if info.slo.is_some_and(|slo| slo.kept.is_some()) { assembled(&read) } else { read.clone() };
+        if body != expected {
+            return Err(format!("{name:?} is neither its manifest nor what that stands for"));
+        }
+        manifest = Some(Arc::new(read));
+    }
+    let digest = Some(md5(manifest.as_deref().unwrap_or(&body)));
     if info.etag != digest || info.size != body.len() as u64 {
         let (size, etag) = (info.size, info.etag);
         return Err(format!("{name:?} has {} bytes, and its metadata is of {size}: {etag:02x?}", body.len()));
@@ -340,7 +404,8 @@ fn object_state(
         return Err(format!("{name:?} is there and listed as {listed:?}"));
     }
     let (body, directory) = (Arc::new(body), info.directory);
-    Ok(Some(Content { body, kind: info.content_type, headers: info.headers, directory }))
+    let (kind, headers, delete_at) = (info.content_type, info.headers, info.delete_at);
+    Ok(Some(Content { body, kind, headers, directory, manifest, delete_at }))
 }
 
 /// Takes away what crashes leave, then all there is: nothing of ours may be left.
@@ -360,6 +425,17 @@ pub fn clear(ns: &Namespace, root: &Path, allowed: &Allowed) -> Result<(), Strin
     for container in ns.container_names(ACCOUNT).map_err(|e| e.to_string())? {
         ns.delete_container(ACCOUNT, &container)
             .map_err(|e| format!("delete container {container:?}: {e}"))?;
+    }
+    let mut orphans = Orphans::default();
+    for _ in 0..2 {
+        let proceed = &mut || std::ops::ControlFlow::Continue(());
+        ns.reap_orphans(ACCOUNT, Duration::ZERO, &mut orphans, proceed).map_err(|e| e.to_string())?;
+    }
+    // The account's own may be there.
+    let most = usize::from(ns.metadata_mode() == MetadataMode::Sidecar);
+    let sides: Vec<String> = files(&account.join(".lb~dm")).into_iter().filter(|f| f.contains('/')).collect();
+    if sides.len() > most {
+        return Err(format!("{sides:?} were left when all was deleted"));
     }
     let service = |path: &String| path.starts_with(".lb~d");
     match files(&account).into_iter().find(|path| !service(path)) {

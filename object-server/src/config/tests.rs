@@ -62,6 +62,11 @@ const FULL: &str = r#"
     interval_seconds = 1
     [hasher]
     bytes_per_second = 7
+    [assembler]
+    enabled = true
+    bytes_per_second = 8
+    interval_seconds = 9
+    containers = ["AUTH_physics", "AUTH_bio/results"]
 "#;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -86,6 +91,7 @@ fn the_least_configuration_has_swifts_limits() {
     assert_eq!(config.limits.max_manifest_size, 8 << 20);
     assert_eq!((config.clock_skew_seconds, config.tombstone_seconds), (300, 86_400));
     assert!(config.tls.is_none());
+    assert!(!config.assembler.enabled);
 }
 
 #[test]
@@ -103,6 +109,11 @@ fn every_field_is_read() {
     assert_eq!(config.limits.account.burst_requests, 10);
     assert_eq!(config.limits.address.in_flight, 2);
     assert_eq!(config.limits.max_meta_count, 90);
+    let assembler = config.assembler;
+    assert!(assembler.enabled && (assembler.bytes_per_second, assembler.interval_seconds) == (8, 9));
+    assert!(assembler.covers("AUTH_physics", "any") && assembler.covers("AUTH_bio", "results"));
+    assert!(!assembler.covers("AUTH_bio", "other") && !assembler.covers("AUTH_phys", "any"));
+    assert!(Assembler::default().covers("AUTH_bio", "other"), "everywhere, unless told where");
 }
 
 /// What is changed in the full configuration, and what the error must say.
@@ -132,6 +143,13 @@ fn wrong_values_are_named_with_what_would_be_right() {
         ("\"https\"", "\"ftp\"", "auth.storage_url_scheme: must be \"http\" or \"https\""),
         ("org:8080\"", "org:8080/\"", "auth.public_url: must be scheme, host and port alone"),
         ("threads = 2", "threads = 0", "pool.threads: must be at least 1"),
+        (
+            "\"AUTH_physics\"",
+            "\"\"",
+            "assembler.containers: an entry must be an account, as \"AUTH_physics\"",
+        ),
+        ("AUTH_bio/results", "AUTH_bio/", "assembler.containers: an entry must be an account"),
+        ("AUTH_bio/results", "AUTH_bio/a/b", "or a container, as \"AUTH_bio/results\""),
         ("= 0.5", "= -1.0", "limits.account.requests_per_second: must be a number from 0"),
         ("= 0.5", "= nan", "limits.account.requests_per_second: must be a number from 0"),
     ] {

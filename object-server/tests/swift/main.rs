@@ -3,6 +3,7 @@
 
 mod access;
 mod accounts;
+mod assembled;
 mod bulk;
 mod containers;
 mod copies;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 
 use bytes::Bytes;
-use namespace::{Error, Namespace, ObjectInfo, ObjectName};
+use namespace::{Error, Namespace, Object, ObjectInfo, ObjectName};
 
 use super::open;
 use super::read::{Request, Show};
@@ -16,8 +16,6 @@ use crate::swift::{dlo, meta, text};
 pub const SMALL: u64 = 64 << 10;
 /// Files up to this size are hashed before their first GET is answered.
 const HASHED_FIRST: u64 = 64 << 20;
-/// The largest manifest that is read; larger ones were never written by us.
-const LARGEST_MANIFEST: u64 = 64 << 20;
 
 /// What to answer, when the object is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,8 +53,8 @@ pub struct Found {
 pub enum Content {
     /// Judged already; the body is at hand or a file.
     Plain(Verdict, Plain),
-    /// A manifest of segments.
-    Slo(Manifest),
+    /// A manifest of segments; with the file that holds them all, if they were assembled.
+    Slo(Manifest, Option<File>),
     /// A prefix of segments.
     Dlo(dlo::Manifest),
     /// The manifest itself, rewritten.
@@ -77,17 +75,19 @@ pub enum Plain {
 pub fn look(ns: &Namespace, request: &Request) -> Result<Found, Error> {
     let mut object = open(ns, &request.name)?;
     let serve = request.show == Show::Content;
-    let manifest = object.info.slo.is_some_and(|slo| !slo.assembled);
-    if manifest && request.show != Show::Manifest {
-        let json = read_all(&object.file, object.info.size)?;
-        let manifest = Manifest::from_json(&json).map_err(|e| Error::Io {
-            what: "read a manifest".to_owned(),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
-        })?;
-        let content = if serve { Content::Slo(manifest) } else { Content::Raw(manifest.to_raw()) };
-        return Ok(Found { info: object.info, content });
+    if let Some(slo) = object.info.slo {
+        let assembled = slo.kept.is_some();
+        // Of an assembled object the manifest is asked for by those alone who name it or its parts.
+        let read = if assembled { !serve || request.part.is_some() } else { request.show != Show::Manifest };
+        if read {
+            return match with_manifest(ns, &request.name, object)? {
+                Some((object, json)) => show_manifest(request, object, &json),
+                None => look(ns, request),
+            };
+        }
     }
-    let named = meta::find(&object.info.headers, "x-object-manifest").filter(|_| serve);
+    let named = meta::find(&object.info.headers, "x-object-manifest");
+    let named = named.filter(|_| serve && object.info.slo.is_none());
     if let Some(manifest) = named.and_then(dlo::Manifest::parse) {
         return Ok(Found { info: object.info, content: Content::Dlo(manifest) });
     }
@@ -96,17 +96,7 @@ pub fn look(ns: &Namespace, request: &Request) -> Result<Found, Error> {
         ns.compute_etag(&request.name, &mut |_| true)?;
         object = open(ns, &request.name)?;
     }
-    let etag = etag_of(&object.info, request.show);
-    let size = object.info.size;
-    let verdict = judge(request, etag.as_deref(), object.info.timestamp.seconds_up(), size);
-    let whole = 0..size;
-    let parts = match &verdict {
-        Verdict::Send(parts) if !request.head && size > 0 => match parts {
-            Some(parts) => parts.as_slice(),
-            None => std::slice::from_ref(&whole),
-        },
-        _ => &[],
-    };
+    let (verdict, parts) = wanted(request, &object.info);
     let total: u64 = parts.iter().map(|part| part.end - part.start).sum();
     let body = if parts.is_empty() {
         Plain::None
@@ -117,6 +107,44 @@ pub fn look(ns: &Namespace, request: &Request) -> Result<Found, Error> {
         Plain::File(object.file)
     };
     Ok(Found { info: object.info, content: Content::Plain(verdict, body) })
+}
+
+/// The verdict on what lies in one piece, and which parts of it are to be sent.
+fn wanted(request: &Request, info: &ObjectInfo) -> (Verdict, Vec<Range<u64>>) {
+    let etag = etag_of(info, request.show);
+    let verdict = judge(request, etag.as_deref(), info.timestamp.seconds_up(), info.size);
+    let whole = 0..info.size;
+    let parts = match &verdict {
+        Verdict::Send(parts) if !request.head && info.size > 0 => match parts {
+            Some(parts) => parts.clone(),
+            None => std::slice::from_ref(&whole).to_vec(),
+        },
+        _ => Vec::new(),
+    };
+    (verdict, parts)
+}
+
+/// What a manifest makes of the answer.
+fn show_manifest(request: &Request, object: Object, json: &Bytes) -> Result<Found, Error> {
+    let Object { file, mut info } = object;
+    if request.show == Show::Manifest {
+        info.size = json.len() as u64;
+        let (verdict, parts) = wanted(request, &info);
+        let cut = |part: &Range<u64>| json.slice(part.start as usize..part.end as usize);
+        let body = if parts.is_empty() { Plain::None } else { Plain::Bytes(parts.iter().map(cut).collect()) };
+        return Ok(Found { info, content: Content::Plain(verdict, body) });
+    }
+    let manifest = Manifest::from_json(json).map_err(|e| Error::Io {
+        what: "read a manifest".to_owned(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
+    })?;
+    let content = if request.show == Show::Content {
+        let assembled = info.slo.is_some_and(|slo| slo.kept.is_some());
+        Content::Slo(manifest, assembled.then_some(file))
+    } else {
+        Content::Raw(manifest.to_raw())
+    };
+    Ok(Found { info, content })
 }
 
 /// The ETag that conditions are about. An assembled large object keeps the one that its manifest had.
@@ -145,21 +173,44 @@ fn read_part(file: &File, part: &Range<u64>) -> Result<Bytes, Error> {
     Ok(buffer.into())
 }
 
-fn read_all(file: &File, size: u64) -> Result<Bytes, Error> {
-    if size > LARGEST_MANIFEST {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "the manifest is too large");
-        return Err(Error::Io { what: "read a manifest".to_owned(), source });
+/// The manifest of an opened static large object, with the object. Where that was replaced before its manifest could be
+/// read, this is about the one that is there now; `None` if that is no such object.
+fn with_manifest(
+    ns: &Namespace,
+    name: &ObjectName,
+    mut object: Object,
+) -> Result<Option<(Object, Bytes)>, Error> {
+    while object.info.slo.is_some() {
+        if let Some(json) = ns.manifest(name, &object)? {
+            return Ok(Some((object, json.into())));
+        }
+        object = open(ns, name)?;
     }
-    read_part(file, &(0..size))
+    Ok(None)
 }
 
-/// Opens a manifest of segments.
-pub fn open_manifest(ns: &Namespace, name: &ObjectName) -> Result<Option<Manifest>, Error> {
-    let object = open(ns, name)?;
-    if object.info.slo.is_none_or(|slo| slo.assembled) {
-        return Ok(None);
-    }
-    let json = read_all(&object.file, object.info.size)?;
+/// What stands under the name of a static large object.
+#[derive(Debug)]
+pub enum Opened {
+    /// The manifest; `None` if it cannot be read.
+    Manifest(Option<Manifest>),
+    /// The file that holds all segments.
+    Assembled(Box<Object>),
+}
+
+/// Opens the manifest of a static large object; `None` if it is none.
+pub fn open_manifest(ns: &Namespace, name: &ObjectName) -> Result<Option<Option<Manifest>>, Error> {
+    let found = with_manifest(ns, name, open(ns, name)?)?;
     // Unreadable is as good as none: whoever asks then says that the manifest is broken.
-    Ok(Manifest::from_json(&json).ok())
+    Ok(found.map(|(_, json)| Manifest::from_json(&json).ok()))
+}
+
+/// Opens a static large object for its content.
+pub fn open_content(ns: &Namespace, name: &ObjectName) -> Result<Opened, Error> {
+    let object = open(ns, name)?;
+    if object.info.slo.is_some_and(|slo| slo.kept.is_some()) {
+        return Ok(Opened::Assembled(Box::new(object)));
+    }
+    let found = with_manifest(ns, name, object)?;
+    Ok(Opened::Manifest(found.and_then(|(_, json)| Manifest::from_json(&json).ok())))
 }

@@ -1,5 +1,6 @@
 //! GET and HEAD of objects: plain files, static and dynamic large objects, manifests as they are.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -103,7 +104,7 @@ pub async fn serve(call: &Arc<Call>, request: Request) -> Result<Response, Answe
     match content {
         Content::Plain(verdict, body) => Ok(plain(call, &request, &info, verdict, body)),
         Content::Raw(json) => Ok(raw(&request, &info, json)),
-        Content::Slo(manifest) => serve_slo(call, &request, &info, manifest).await,
+        Content::Slo(manifest, file) => serve_slo(call, &request, &info, manifest, file).await,
         Content::Dlo(manifest) => serve_dlo(call, &request, &info, manifest).await,
     }
 }
@@ -205,6 +206,9 @@ fn plain(call: &Call, request: &Request, info: &ObjectInfo, verdict: Verdict, bo
     match (&info.slo, request.show) {
         (Some(slo), Show::Content) => {
             headers.append("Etag", format!("\"{}\"", text::hex(&slo.etag)));
+            if let Some(md5) = info.etag {
+                headers.append("X-Manifest-Etag", text::hex(&md5));
+            }
         }
         _ => {
             if let Some(md5) = info.etag {
@@ -220,26 +224,28 @@ fn plain(call: &Call, request: &Request, info: &ObjectInfo, verdict: Verdict, bo
     match body {
         Plain::None => {}
         Plain::Bytes(parts) => response.body = ResponseBody::Bytes(join(&steps, parts)),
-        Plain::File(file) => {
-            let file = Arc::new(file);
-            let range = |span: &Range<u64>| FileRange {
-                file: Arc::clone(&file),
-                offset: span.start,
-                len: span.end - span.start,
-                pool: call.service.pool.clone(),
-            };
-            response.body = if let [Step::Span(span)] = steps.as_slice() {
-                ResponseBody::File(range(span))
-            } else {
-                let pieces = steps.iter().map(|step| match step {
-                    Step::Bytes(bytes) => Piece::Bytes(bytes.clone()),
-                    Step::Span(span) => Piece::File(range(span)),
-                });
-                known_pieces(length_of(&steps), pieces)
-            };
-        }
+        Plain::File(file) => response.body = file_body(call, file, &steps),
     }
     response
+}
+
+/// The body that the steps make of a file.
+fn file_body(call: &Call, file: File, steps: &[Step]) -> ResponseBody {
+    let file = Arc::new(file);
+    let range = |span: &Range<u64>| FileRange {
+        file: Arc::clone(&file),
+        offset: span.start,
+        len: span.end - span.start,
+        pool: call.service.pool.clone(),
+    };
+    if let [Step::Span(span)] = steps {
+        return ResponseBody::File(range(span));
+    }
+    let pieces = steps.iter().map(|step| match step {
+        Step::Bytes(bytes) => Piece::Bytes(bytes.clone()),
+        Step::Span(span) => Piece::File(range(span)),
+    });
+    known_pieces(length_of(steps), pieces)
 }
 
 /// Puts the parts that were read between the framing.
@@ -292,6 +298,7 @@ async fn serve_slo(
     request: &Request,
     info: &ObjectInfo,
     manifest: Manifest,
+    assembled: Option<File>,
 ) -> Result<Response, Answer> {
     let part = request.part.clone().transpose()?;
     let length = manifest.size();
@@ -319,7 +326,9 @@ async fn serve_slo(
         }
     }
     let (mut response, steps) = frame(headers, verdict, length, &kind, request.head);
-    if !steps.is_empty() {
+    if let Some(file) = assembled.filter(|_| !steps.is_empty()) {
+        response.body = file_body(call, file, &steps);
+    } else if !steps.is_empty() {
         let total = length_of(&steps);
         let source = Source::Slo(Slo::new(call, &request.name.account, manifest));
         response.body = segments::stream(call, source, steps, Some(total)).await?;

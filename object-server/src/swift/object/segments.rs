@@ -261,8 +261,10 @@ impl Slo {
                     let start = range.as_ref().map_or(0, |r| r.start) + piece.offset;
                     let span = start..start + piece.len;
                     if *sub_slo {
-                        self.descend(container, object, span).await?;
-                        continue;
+                        match self.descend(container, object, span).await? {
+                            Some(piece) => return Ok(Some(piece)),
+                            None => continue,
+                        }
                     }
                     let segment = self.segment(container, object, *bytes, hash).await?;
                     return Ok(Some(file_piece(&self.opener.call, segment, span)));
@@ -271,25 +273,37 @@ impl Slo {
         }
     }
 
-    /// Goes into a manifest within the manifest.
-    async fn descend(&mut self, container: &str, object: &str, span: Range<u64>) -> Result<(), Fault> {
+    /// Goes into a manifest within the manifest. If that was assembled, its file has the bytes.
+    async fn descend(
+        &mut self,
+        container: &str,
+        object: &str,
+        span: Range<u64>,
+    ) -> Result<Option<Piece>, Fault> {
         if self.stack.len() >= MAX_DEPTH {
             return Err(Fault::Segment("manifests are nested too deeply".to_owned()));
         }
         let key = (container.to_owned(), object.to_owned());
         if !self.known.contains_key(&key) {
-            let found = self.opener.run(container, object, look::open_manifest).await?;
-            let unreadable =
-                || Fault::Segment(format!("/{container}/{object} is no readable manifest any more"));
-            let manifest = Arc::new(found.ok_or_else(unreadable)?);
+            let fault = |what: &str| Fault::Segment(format!("/{container}/{object} {what}"));
+            let found = self.opener.run(container, object, look::open_content).await?;
+            let manifest = match found {
+                look::Opened::Assembled(content) if span.end <= content.info.size => {
+                    return Ok(Some(file_piece(&self.opener.call, *content, span)));
+                }
+                look::Opened::Assembled(_) => return Err(fault("is shorter than the manifest says")),
+                look::Opened::Manifest(None) => return Err(fault("is no readable manifest any more")),
+                look::Opened::Manifest(Some(manifest)) => Arc::new(manifest),
+            };
             if self.known.len() >= REMEMBERED {
                 self.known.clear();
             }
             self.known.insert(key.clone(), manifest);
         }
-        let Some(manifest) = self.known.get(&key).map(Arc::clone) else { return Ok(()) };
-        self.stack.push(Level::new(manifest, span));
-        Ok(())
+        if let Some(manifest) = self.known.get(&key).map(Arc::clone) {
+            self.stack.push(Level::new(manifest, span));
+        }
+        Ok(None)
     }
 
     /// Opens a segment that is still what the manifest says: its size, and its MD5 even if that must be taken first.

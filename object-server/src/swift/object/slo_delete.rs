@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use namespace::{Error, ObjectName};
+use namespace::ObjectName;
 
-use super::{authorize, delete, look, open};
+use super::{authorize, delete, look};
 use crate::http::Response;
 use crate::swift::call::{self, Call, Doing};
 use crate::swift::errors::Answer;
@@ -77,15 +77,11 @@ async fn segments(call: &Arc<Call>, name: &ObjectName) -> Result<Manifest, (u16,
     authorize(call, "GET", name).await.map_err(failed)?;
     let who = call.identity(&name.account).await.map_err(failed)?;
     let wanted = name.clone();
-    let found = call.run(who, move |ns| {
-        let is_slo = open(ns, &wanted)?.info.slo.is_some_and(|slo| !slo.assembled);
-        let manifest = if is_slo { look::open_manifest(ns, &wanted)? } else { None };
-        Ok::<_, Error>((is_slo, manifest))
-    });
+    let found = call.run(who, move |ns| look::open_manifest(ns, &wanted));
     match found.await.map_err(failed)? {
-        Ok((_, Some(manifest))) => Ok(manifest),
-        Ok((true, None)) => Err((500, "Unable to load SLO manifest".to_owned())),
-        Ok((false, None)) => Err((400, "Not an SLO manifest".to_owned())),
+        Ok(Some(Some(manifest))) => Ok(manifest),
+        Ok(Some(None)) => Err((500, "Unable to load SLO manifest".to_owned())),
+        Ok(None) => Err((400, "Not an SLO manifest".to_owned())),
         Err(e) => Err(failed(call::failure(&e, Doing::Other))),
     }
 }

@@ -161,12 +161,7 @@ async fn store(
         return Err(plain(Answer::new(422)));
     }
     let json = Bytes::from(manifest.to_json());
-    let slo = Slo {
-        etag: manifest.etag(),
-        size: manifest.size(),
-        assembled: false,
-        manifest_len: json.len() as u64,
-    };
+    let slo = Slo { etag: manifest.etag(), size: manifest.size(), kept: None };
     let input = Input {
         length: Some(json.len() as u64),
         announced: true,
@@ -236,7 +231,7 @@ fn head(ns: &Namespace, name: &ObjectName) -> Result<Found, String> {
             etag: md5.map(|md5| text::hex(&md5)).unwrap_or_default(),
             content_type: content_type::essence(kind).to_owned(),
             last_modified: info.timestamp.seconds_up(),
-            is_slo: info.slo.is_some_and(|slo| !slo.assembled),
+            is_slo: info.slo.is_some(),
         })
     };
     look().map_err(|e| call::failure(&e, Doing::Other).line())
