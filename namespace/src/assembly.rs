@@ -186,7 +186,7 @@ impl Namespace {
                 continue;
             }
             let spill = scope.spill_name(now.file.as_fd());
-            self.publish_file(&scope, &path, temporary, Some(&now))?;
+            self.publish_file(&scope, &path, temporary, Some(&now), false)?;
             upload.temporary = None;
             scope.step("assemble: published");
             self.replaced(&scope, &name, Some(&now), spill, written);

@@ -34,6 +34,9 @@ pub enum Error {
         /// Path of the first thing found, relative to the directory that was to go.
         first: String,
     },
+    /// There is such an object, and the upload was to make a new one.
+    #[error("there is such an object already")]
+    Exists,
     /// A version with this or a newer X-Timestamp is there already, or was deleted with one.
     #[error("a version of {existing} is there already")]
     Superseded {

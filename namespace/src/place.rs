@@ -388,7 +388,8 @@ pub(crate) fn persist_moved(scope: &Scope<'_>, dir: BorrowedFd<'_>, file: &[u8])
 }
 
 /// What link(2) fails with where rename(2) may not.
-const REFUSED: [Errno; 5] = [Errno::PERM, Errno::OPNOTSUPP, Errno::MLINK, Errno::NOSPC, Errno::DQUOT];
+pub(crate) const LINK_REFUSED: [Errno; 5] =
+    [Errno::PERM, Errno::OPNOTSUPP, Errno::MLINK, Errno::NOSPC, Errno::DQUOT];
 
 /// Links `from` to `to`, or moves it where links are refused (no hard links here, another user's file, or no
 /// room for one more name); never replaces what is at `to`.
@@ -396,7 +397,7 @@ fn link_or_move(dir: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<()> {
     let (from_dir, from) = inner(dir, from)?;
     let (to_dir, to) = inner(dir, to)?;
     match sys::link_at(from_dir.as_fd(), from, to_dir.as_fd(), to) {
-        Err(e) if REFUSED.iter().any(|errno| is(&e, *errno)) => {
+        Err(e) if LINK_REFUSED.iter().any(|errno| is(&e, *errno)) => {
             sys::rename_exclusive_at(from_dir.as_fd(), from, to_dir.as_fd(), to)
         }
         other => other,

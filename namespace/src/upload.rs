@@ -31,6 +31,8 @@ pub struct ObjectMeta {
     pub slo: Option<Slo>,
     /// Make a directory that is the object; only for an empty body.
     pub directory: bool,
+    /// Only if there is no such object: what another upload publishes meanwhile stays.
+    pub exclusive: bool,
 }
 
 /// An object that was published.
@@ -269,14 +271,16 @@ impl Namespace {
         scope.step("put: data durable");
         let _held = self.locks.lock(&name);
         let existing = self.look_to_change(&scope, &path)?;
+        check_exclusive(&scope, &meta, existing.as_ref())?;
         self.check_order(&scope, &key, existing.as_ref(), timestamp)?;
+        let new = meta.exclusive && existing.is_none();
         let spill = existing.as_ref().and_then(|old| scope.spill_name(old.file.as_fd()));
         if meta.directory {
             upload.discard(self);
             let published = self.publish_marker(&scope, &path, existing.as_ref(), meta, timestamp);
             published.inspect_err(|_| tidy(&scope, &path))?;
         } else if let Some(temporary) = upload.temporary.as_mut() {
-            self.publish_file(&scope, &path, temporary, existing.as_ref())?;
+            self.publish_file(&scope, &path, temporary, existing.as_ref(), new)?;
             upload.temporary = None;
         }
         scope.step("put: published");
@@ -345,13 +349,14 @@ impl Namespace {
         Ok(())
     }
 
-    /// Renames the temporary file over the object's place.
+    /// Renames the temporary file over the object's place; with `new`, only where nothing is.
     pub(crate) fn publish_file(
         &self,
         scope: &Scope<'_>,
         path: &[u8],
         temporary: &mut Temporary,
         existing: Option<&Opened>,
+        new: bool,
     ) -> Result<()> {
         for _ in 0..100 {
             let (mut dir, _) = place::make_parents(scope, split(path).parent)?;
@@ -362,8 +367,11 @@ impl Namespace {
                     None => continue,
                 }
             }
-            match sys::rename_at(temporary.dir.as_fd(), &temporary.name, dir.as_fd(), target) {
+            match take_name(temporary, dir.as_fd(), target, new) {
                 Ok(()) => {}
+                Err(e) if new && is(&e, Errno::EXIST) && !is_directory(dir.as_fd(), target)? => {
+                    return Err(Error::Exists);
+                }
                 // It became a directory, or went, after we looked.
                 Err(e) if is(&e, Errno::ISDIR) || is(&e, Errno::EXIST) || is_absent(&e) => continue,
                 Err(e) if is(&e, Errno::NOTEMPTY) => continue,
@@ -446,7 +454,9 @@ impl Namespace {
         let path = object_path(&name.object)?;
         let _held = self.locks.lock(name);
         let existing = self.look_to_change(&scope, &path)?;
+        check_exclusive(&scope, &meta, existing.as_ref())?;
         self.check_order(&scope, &name.key(), existing.as_ref(), timestamp)?;
+        let new = meta.exclusive && existing.is_none();
         let spill = existing.as_ref().and_then(|old| scope.spill_name(old.file.as_fd()));
         let size = body.len() as u64;
         let mut temporary = self.temporary(&scope, &path, Some(size))?;
@@ -456,7 +466,7 @@ impl Namespace {
             .write_all_at(body, 0)
             .step("write the object")
             .and_then(|()| self.complete(&scope, &temporary, &meta, md5, timestamp))
-            .and_then(|()| self.publish_at_once(&scope, &path, &mut temporary, existing.as_ref()));
+            .and_then(|()| self.publish_at_once(&scope, &path, &mut temporary, existing.as_ref(), new));
         if let Err(e) = written {
             temporary.discard(&scope, &path);
             return Err(e);
@@ -473,12 +483,13 @@ impl Namespace {
         path: &[u8],
         temporary: &mut Temporary,
         existing: Option<&Opened>,
+        new: bool,
     ) -> Result<()> {
         scope.step("put: data durable");
         let dir = temporary.dir.as_fd();
-        match sys::rename_at(dir, &temporary.name, dir, &temporary.target) {
+        match take_name(temporary, dir, &temporary.target, new) {
             Ok(()) => published(scope, dir, &temporary.target, temporary, existing),
-            Err(_) => self.publish_file(scope, path, temporary, existing),
+            Err(_) => self.publish_file(scope, path, temporary, existing, new),
         }
     }
 }
@@ -486,6 +497,32 @@ impl Namespace {
 fn check_names(name: &ObjectName) -> Result<()> {
     name::validate_container(&name.container).map_err(|e| Error::Name(e.to_string()))?;
     name::validate_object(&name.object).map_err(|e| Error::Name(e.to_string()))
+}
+
+/// Refuses an upload that was to make a new object where there is one that has not expired.
+fn check_exclusive(scope: &Scope<'_>, meta: &ObjectMeta, existing: Option<&Opened>) -> Result<()> {
+    let Some(existing) = existing.filter(|_| meta.exclusive) else { return Ok(()) };
+    let expired = existing.info(scope)?.delete_at.is_some_and(|at| at <= Timestamp::now().seconds());
+    if expired { Ok(()) } else { Err(Error::Exists) }
+}
+
+/// Gives the temporary file its name; with `new`, `EEXIST` where there is one.
+fn take_name(temporary: &Temporary, dir: BorrowedFd<'_>, target: &[u8], new: bool) -> std::io::Result<()> {
+    let (from, name) = (temporary.dir.as_fd(), &temporary.name);
+    if !new {
+        return sys::rename_at(from, name, dir, target);
+    }
+    match sys::link_at(from, name, dir, target) {
+        Ok(()) => {
+            // Left behind, it would be reaped like any upload that was cut short.
+            let _ = sys::unlink_at(from, name);
+            Ok(())
+        }
+        Err(e) if place::LINK_REFUSED.iter().any(|errno| is(&e, *errno)) => {
+            sys::rename_exclusive_at(from, name, dir, target)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Removes the directories that were made for what then failed, which is the error to tell of.

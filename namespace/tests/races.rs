@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Site, get, object, put};
-use namespace::{Namespace, ObjectMeta, Timestamp};
+use namespace::{Error, Namespace, ObjectMeta, Timestamp};
 
 /// A server that at its step `at`, once, lets another do something.
 fn interrupted(site: &Site, at: &'static str, act: fn(&Namespace)) -> (Namespace, Arc<AtomicBool>) {
@@ -80,4 +80,53 @@ fn a_name_can_be_made_while_the_directories_to_it_are_tidied_away() {
         site.delete("d/e/f/g/new").unwrap();
         assert_eq!(site.files(), [""; 0], "{round}");
     }
+}
+
+#[test]
+fn of_two_servers_that_make_a_new_object_one_does() {
+    let exclusive = || ObjectMeta { exclusive: true, ..ObjectMeta::default() };
+    for other in ["a", "a/child"] {
+        let site = Site::new();
+        let act: fn(&Namespace) = match other {
+            "a" => |peer| drop(put(peer, "a", "theirs").unwrap()),
+            _ => |peer| drop(put(peer, "a/child", "theirs").unwrap()),
+        };
+        for large in [false, true] {
+            let (ns, done) = interrupted(&site, "put: data durable", act);
+            let now = Timestamp::now();
+            let made = if large {
+                let mut upload = ns.begin(&object("a"), None, now).unwrap();
+                upload.write(&"ours".into()).unwrap();
+                ns.finish(upload, exclusive(), None)
+            } else {
+                ns.put_object(&object("a"), b"ours", exclusive(), now, None)
+            };
+            assert!(done.load(Ordering::SeqCst));
+            if other == "a" {
+                assert!(matches!(made, Err(Error::Exists)), "{made:?}");
+                assert_eq!(site.get("a").as_deref(), Some("theirs"));
+                assert_eq!(site.files(), ["a"]);
+            } else {
+                assert!(made.unwrap().created);
+                assert_eq!(site.get("a").as_deref(), Some("ours"));
+                assert_eq!(site.list(), ["a", "a/child"]);
+            }
+            for name in site.list() {
+                site.delete(&name).unwrap();
+            }
+            assert_eq!(site.files(), [""; 0], "{other}, large: {large}");
+        }
+    }
+}
+
+#[test]
+fn an_object_that_has_expired_does_not_stand_in_a_new_ones_way() {
+    let site = Site::new();
+    let gone = ObjectMeta { delete_at: Some(1), ..ObjectMeta::default() };
+    site.ns.put_object(&object("a"), b"old", gone, Timestamp::now(), None).unwrap();
+    let exclusive = || ObjectMeta { exclusive: true, ..ObjectMeta::default() };
+    site.ns.put_object(&object("a"), b"new", exclusive(), Timestamp::now(), None).unwrap();
+    let again = site.ns.put_object(&object("a"), b"third", exclusive(), Timestamp::now(), None);
+    assert!(matches!(again, Err(Error::Exists)));
+    assert_eq!(site.get("a").as_deref(), Some("new"));
 }

@@ -1,6 +1,9 @@
 //! The compression function of MD5 (RFC 1321) over one state, or over several side by side.
 
-#![expect(clippy::inline_always, reason = "a step is a few instructions; as a call it is slower than hashing alone")]
+#![expect(
+    clippy::inline_always,
+    reason = "a step is a few instructions; as a call it is slower than hashing alone"
+)]
 
 use std::num::Wrapping;
 use std::ops::{Add, BitAnd, BitOr, BitXor, Not, Shl, Shr};

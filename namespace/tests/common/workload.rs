@@ -278,6 +278,7 @@ pub fn perform(ns: &Namespace, step: &Step) -> namespace::Result<()> {
                 directory: content.directory,
                 slo: content.slo(),
                 delete_at: content.delete_at,
+                exclusive: false,
             };
             if let Act::Copy(from) = act {
                 let from = ns.open_object(&object(from))?;

@@ -223,6 +223,7 @@ pub fn failure(error: &Error, doing: Doing) -> Answer {
     match error {
         Error::NoAccount | Error::NoContainer | Error::NoObject => Answer::new(404),
         Error::Forbidden { .. } => Answer::new(403),
+        Error::Exists => Answer::new(412),
         Error::NoSpace { .. } => Answer::new(507),
         Error::Superseded { .. } if doing == Doing::Upload => Answer::new(202),
         Error::Superseded { .. } | Error::TooOld { .. } => Answer::new(409),

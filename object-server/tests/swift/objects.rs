@@ -49,6 +49,22 @@ async fn large_bodies_are_streamed() {
 }
 
 #[tokio::test]
+async fn an_upload_that_must_be_the_first_is_refused_as_the_second() {
+    let site = Site::new();
+    let large = "0123456789".repeat(30_000);
+    site.put("/c/another", "x").await;
+    for (name, body) in [("small", "hello"), ("large", large.as_str())] {
+        let path = format!("/c/{name}");
+        let first = |body: &str| site.ask("PUT", &path).header("If-None-Match", "*").body(body).send();
+        first(body).await.is(201);
+        first("other").await.is(412);
+        assert_eq!(site.get(&path).await.is(200).text(), body);
+    }
+    // Only "*" has a meaning here.
+    site.ask("PUT", "/c/o").header("If-None-Match", "x").body("x").send().await.is(400);
+}
+
+#[tokio::test]
 async fn small_ranges() {
     let site = Site::new();
     site.put("/c/o", "0123456789").await;

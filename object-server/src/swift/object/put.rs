@@ -123,6 +123,7 @@ pub fn meta_of(call: &Call, name: &ObjectName, headers: &Headers) -> Result<Obje
         headers: meta::of_object(headers),
         slo: None,
         directory: false,
+        exclusive: false,
     })
 }
 
@@ -173,18 +174,11 @@ pub async fn upload(
             return Err(answer);
         }
     };
-    let meta = ObjectMeta { slo: input.slo, ..meta };
+    let meta = ObjectMeta { slo: input.slo, exclusive, ..meta };
     if let Supply::Wire(body) = &mut input.supply {
         body.set_limit(limits.max_file_size);
     }
-    let job = Job {
-        name: name.clone(),
-        meta,
-        timestamp: call.timestamp,
-        expected,
-        exclusive,
-        length: input.length,
-    };
+    let job = Job { name: name.clone(), meta, timestamp: call.timestamp, expected, length: input.length };
     if input.length.is_some_and(|length| length <= SMALL) {
         return small(call, who, job, input.supply).await;
     }
@@ -212,8 +206,6 @@ struct Job {
     meta: ObjectMeta,
     timestamp: Timestamp,
     expected: Option<[u8; 16]>,
-    /// Only if there is no such object yet.
-    exclusive: bool,
     length: Option<u64>,
 }
 
@@ -225,32 +217,9 @@ impl Job {
         self.meta.directory = size == 0 && plain && kind == Some("application/directory");
     }
 
-    fn check(&self, ns: &Namespace) -> Result<(), Refusal> {
-        if self.exclusive && exists(ns, &self.name)? {
-            return Err(Refusal::Exists);
-        }
-        Ok(())
-    }
-}
-
-/// Why an upload was not taken.
-enum Refusal {
-    Exists,
-    Store(Error),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<Refusal> for Answer {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Exists => Answer::new(412),
-            Refusal::Store(error) => call::failure(&error, Doing::Upload),
-        }
+    /// Spares the client an upload that will not be published.
+    fn check(&self, ns: &Namespace) -> Result<(), Error> {
+        if self.meta.exclusive && exists(ns, &self.name)? { Err(Error::Exists) } else { Ok(()) }
     }
 }
 
@@ -281,13 +250,8 @@ async fn small(call: &Call, who: Who, mut job: Job, mut supply: Supply) -> Resul
         return Err(Answer::new(499));
     }
     job.settle(body.len() as u64);
-    let published = call
-        .run(who, move |ns| {
-            job.check(ns)?;
-            Ok::<_, Refusal>(ns.put_object(&job.name, &body, job.meta, job.timestamp, job.expected)?)
-        })
-        .await?;
-    Ok(published?)
+    let put = move |ns: &Namespace| ns.put_object(&job.name, &body, job.meta, job.timestamp, job.expected);
+    call.store(who, Doing::Upload, put).await
 }
 
 fn read(range: &FileRange) -> Result<Bytes, Answer> {
@@ -337,8 +301,8 @@ async fn stream(call: &Call, who: Who, mut job: Job, mut supply: Supply) -> Resu
     let (name, length, timestamp) = (job.name.clone(), job.length, job.timestamp);
     let begun = call
         .run(who.clone(), move |ns| {
-            let begun = job.check(ns).and_then(|()| Ok(ns.begin(&name, length, timestamp)?));
-            (job, begun)
+            let begun = job.check(ns).and_then(|()| ns.begin(&name, length, timestamp));
+            (job, begun.map_err(|e| call::failure(&e, Doing::Upload)))
         })
         .await?;
     job = begun.0;
@@ -396,25 +360,23 @@ pub async fn clone_file(
 ) -> Result<Published, Answer> {
     let exclusive = Conditions::read(|header| headers.get(header)).for_upload()?;
     crate::swift::path::check_object(&call.service.limits, &name.object)?;
-    let meta = meta_of(call, name, headers)?;
+    let meta = ObjectMeta { exclusive, ..meta_of(call, name, headers)? };
     let who = call.identity(&name.account).await?;
     let (timestamp, length) = (call.timestamp, Some(source.len));
-    let mut job = Job { name: name.clone(), meta, timestamp, expected: Some(md5), exclusive, length };
+    let mut job = Job { name: name.clone(), meta, timestamp, expected: Some(md5), length };
     job.settle(source.len);
-    let published = call
-        .run(who, move |ns| {
-            job.check(ns)?;
-            let mut upload = ns.begin(&job.name, job.length, job.timestamp)?;
-            match upload.copy_from(ns, &source.file, source.len, md5) {
-                Ok(()) => Ok::<_, Refusal>(ns.finish(upload, job.meta, job.expected)?),
-                Err(e) => {
-                    upload.abort(ns);
-                    Err(e.into())
-                }
+    let copy = move |ns: &Namespace| {
+        job.check(ns)?;
+        let mut upload = ns.begin(&job.name, job.length, job.timestamp)?;
+        match upload.copy_from(ns, &source.file, source.len, md5) {
+            Ok(()) => ns.finish(upload, job.meta, job.expected),
+            Err(e) => {
+                upload.abort(ns);
+                Err(e)
             }
-        })
-        .await?;
-    Ok(published?)
+        }
+    };
+    call.store(who, Doing::Upload, copy).await
 }
 
 #[cfg(test)]
