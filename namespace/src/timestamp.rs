@@ -77,14 +77,41 @@ impl Timestamp {
         let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
         let weekday = WEEKDAYS[(days % 7) as usize];
         let month = MONTHS[(date.month - 1) as usize % 12];
-        format!("{weekday}, {:02} {month} {:04} {hour:02}:{minute:02}:{second:02} GMT", date.day, date.year)
+        // By hand, as `Display` below: every answer has one of each, and the formatter costs ten times as much.
+        let mut text = String::with_capacity(29);
+        text.push_str(weekday);
+        text.push_str(", ");
+        push_digits(&mut text, date.day, 2);
+        text.push(' ');
+        text.push_str(month);
+        for (before, number, digits) in
+            [(' ', date.year, 4), (' ', hour, 2), (':', minute, 2), (':', second, 2)]
+        {
+            text.push(before);
+            push_digits(&mut text, number, digits);
+        }
+        text.push_str(" GMT");
+        text
+    }
+}
+
+/// Appends a number in decimal, with leading zeros up to so many digits.
+fn push_digits(text: &mut String, number: u64, digits: u32) {
+    let mut rest = digits.max(number.checked_ilog10().unwrap_or(0) + 1);
+    while rest > 0 {
+        rest -= 1;
+        text.push(char::from(b'0' + (number / 10_u64.pow(rest) % 10) as u8));
     }
 }
 
 /// Ten digits, a point, five digits: such texts sort as the times do.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:010}.{:05}", self.0 / UNITS, self.0 % UNITS)
+        let mut text = String::with_capacity(16);
+        push_digits(&mut text, self.0 / UNITS, 10);
+        text.push('.');
+        push_digits(&mut text, self.0 % UNITS, 5);
+        f.write_str(&text)
     }
 }
 
