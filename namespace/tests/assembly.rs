@@ -25,7 +25,8 @@ fn put_manifest(ns: &Namespace, name: &str, headers: usize) {
         (0..headers).map(|n| (format!("x-object-meta-{n:02}"), vec![b'v'; 200])).collect::<Vec<_>>();
     let slo = Some(Slo { etag: [7; 16], size: CONTENT.len() as u64, kept: None });
     let delete_at = Some(4_000_000_000);
-    let meta = ObjectMeta { content_type: Some("x/y".into()), delete_at, headers, slo, directory: false };
+    let meta =
+        ObjectMeta { content_type: Some("x/y".into()), delete_at, headers, slo, ..ObjectMeta::default() };
     ns.put_object(&object(name), MANIFEST, meta, Timestamp::now(), None).unwrap();
 }
 
