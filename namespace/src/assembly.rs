@@ -11,15 +11,15 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use lustre::sys::{self, Stat};
+use lustre::sys::{self, Kind, Stat};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, Step};
 use crate::metadata::{Kept, Metadata, Slo};
 use crate::object::{Object, ObjectInfo, Opened};
-use crate::place::At;
+use crate::place::{self, At};
 use crate::upload::{Temporary, Upload};
-use crate::{Namespace, ObjectName, Scope, attribute, object_path};
+use crate::{Namespace, ObjectName, Scope, attribute, name, object_path};
 
 /// The largest manifest that is read; larger ones were never written by us.
 const LARGEST_MANIFEST: u64 = 64 << 20;
@@ -48,6 +48,25 @@ impl Assembly {
     /// Appends a part of an open file, sharing blocks where the file system can.
     pub fn copy(&mut self, namespace: &Namespace, source: &File, offset: u64, len: u64) -> Result<()> {
         self.upload.append(namespace, source, offset, len)
+    }
+
+    /// Whether all whom the new file will let read may read this segment's file, by its permissions and those of the
+    /// directories that it lies in, from its container on.
+    pub fn may_take(&self, namespace: &Namespace, segment: &ObjectName) -> Result<bool> {
+        let Some(temporary) = &self.upload.temporary else { return Ok(false) };
+        let new = sys::stat(temporary.file.as_fd()).step("stat")?;
+        let scope = Scope::of_container(namespace, &segment.account, &segment.container)?;
+        let path = object_path(&segment.object)?;
+        let stat = |path: &[u8]| sys::stat_at(scope.base(), path, false).step("stat a segment");
+        let mut way = vec![sys::stat(scope.base()).step("stat the container")?];
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for end in ends.chain([path.len()]) {
+            way.push(stat(&path[..end])?);
+        }
+        if way.last().is_some_and(|last| last.kind == Kind::Directory) {
+            way.push(stat(&place::join(&path, name::SELF))?);
+        }
+        Ok(way.iter().all(|stat| lets_in(stat, &new)))
     }
 
     /// Gives it up.
@@ -85,7 +104,7 @@ impl Namespace {
     /// Starts to assemble what was opened and has this manifest; `None` if that is not for us to do.
     ///
     /// Only a file that is as one that we would make now is replaced: the same owner, group and permissions, and no
-    /// link. So nobody's rights to it change. And nobody but its owner may write it: who could forge a manifest in
+    /// symbolic link. And nobody but its owner may write it: who could forge a manifest in
     /// the owner's name would have us copy for him what only the owner may read.
     pub fn begin_assembly(
         &self,
@@ -227,6 +246,20 @@ fn same(scope: &Scope<'_>, now: &Opened, of: &ObjectInfo) -> Result<bool> {
         && !info.foreign
         && (info.data_timestamp, info.slo, info.etag) == (of.data_timestamp, of.slo, of.etag)
         && now.metadata.spill.is_none())
+}
+
+/// Whether all whom a file with the permissions of `new` lets read may read this file, or go through this directory. A
+/// symbolic link says nothing of what it leads to.
+fn lets_in(stat: &Stat, new: &Stat) -> bool {
+    let (group, other) = match stat.kind {
+        Kind::File => (0o040, 0o004),
+        Kind::Directory => (0o010, 0o001),
+        Kind::Symlink | Kind::Other => return false,
+    };
+    // Who is in the group counts by that alone, even where others may do more.
+    let everybody = stat.mode & (group | other) == group | other;
+    let its_group = stat.gid == new.gid && stat.mode & group != 0;
+    (new.mode & 0o004 == 0 || everybody) && (new.mode & 0o040 == 0 || everybody || its_group)
 }
 
 /// See [`Namespace::begin_assembly`].

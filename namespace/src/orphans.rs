@@ -143,7 +143,8 @@ fn find_files(
     };
     let mut stack = vec![Vec::new()];
     while let Some(path) = stack.pop() {
-        let Some(dir) = open_existing(scope, &path)? else { continue };
+        // Gone, or in sight only now and then: nothing follows from this look.
+        let Some(dir) = open_existing(scope, &path)? else { return Ok(ControlFlow::Break(())) };
         strike(dir.as_fd())?;
         let mut found = Vec::new();
         sys::read_dir(dir.as_fd(), &mut |file, kind, _| {

@@ -274,10 +274,11 @@ impl Namespace {
         check_exclusive(&scope, &meta, existing.as_ref())?;
         self.check_order(&scope, &key, existing.as_ref(), timestamp)?;
         let new = meta.exclusive && existing.is_none();
+        scope.step("put: looked");
         let spill = existing.as_ref().and_then(|old| scope.spill_name(old.file.as_fd()));
         if meta.directory {
             upload.discard(self);
-            let published = self.publish_marker(&scope, &path, existing.as_ref(), meta, timestamp);
+            let published = self.publish_marker(&scope, &path, existing.as_ref(), meta, timestamp, new);
             published.inspect_err(|_| tidy(&scope, &path))?;
         } else if let Some(temporary) = upload.temporary.as_mut() {
             self.publish_file(&scope, &path, temporary, existing.as_ref(), new)?;
@@ -363,6 +364,9 @@ impl Namespace {
             let mut target = split(path).file;
             if is_directory(dir.as_fd(), target)? {
                 match open_existing(scope, path)? {
+                    Some(inner) if new && scope.read_directory(inner.as_fd())?.metadata().marker => {
+                        return Err(Error::Exists);
+                    }
                     Some(inner) => (dir, target) = (inner, name::SELF),
                     None => continue,
                 }
@@ -390,6 +394,7 @@ impl Namespace {
         existing: Option<&Opened>,
         meta: ObjectMeta,
         timestamp: Timestamp,
+        new: bool,
     ) -> Result<()> {
         if existing.is_some_and(|old| old.at == At::Link)
             && let Some(dir) = open_existing(scope, split(path).parent)?
@@ -402,10 +407,10 @@ impl Namespace {
             // Until it is an object, whoever finds it empty removes it; under this lock only.
             let unmoved = scope.unmoved()?;
             let Some(dir) = open_existing(scope, path)? else { continue };
-            let made = match scope.read_directory(dir.as_fd())? {
-                crate::attribute::Attribute::Ours(m) => m.made,
-                _ => false,
-            };
+            let before = scope.read_directory(dir.as_fd())?.metadata();
+            if new && (before.marker || sys::stat_at(dir.as_fd(), name::SELF, false).is_ok()) {
+                return Err(Error::Exists);
+            }
             let stat = sys::stat(dir.as_fd()).step("stat the directory")?;
             let metadata = Metadata {
                 fid: Some(self.fs.fid(dir.as_fd()).step("read the directory's identity")?),
@@ -414,7 +419,7 @@ impl Namespace {
                 content_type: meta.content_type,
                 delete_at: meta.delete_at,
                 headers: meta.headers,
-                made,
+                made: before.made,
                 marker: true,
                 ..Metadata::default()
             };
@@ -487,7 +492,11 @@ impl Namespace {
     ) -> Result<()> {
         scope.step("put: data durable");
         let dir = temporary.dir.as_fd();
-        match take_name(temporary, dir, &temporary.target, new) {
+        // What must be new needs a second look at what is there.
+        if new {
+            return self.publish_file(scope, path, temporary, existing, new);
+        }
+        match sys::rename_at(dir, &temporary.name, dir, &temporary.target) {
             Ok(()) => published(scope, dir, &temporary.target, temporary, existing),
             Err(_) => self.publish_file(scope, path, temporary, existing, new),
         }

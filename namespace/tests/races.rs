@@ -85,11 +85,12 @@ fn a_name_can_be_made_while_the_directories_to_it_are_tidied_away() {
 #[test]
 fn of_two_servers_that_make_a_new_object_one_does() {
     let exclusive = || ObjectMeta { exclusive: true, ..ObjectMeta::default() };
-    for other in ["a", "a/child"] {
+    for other in ["a", "a/child", "a as a directory"] {
         let site = Site::new();
         let act: fn(&Namespace) = match other {
-            "a" => |peer| drop(put(peer, "a", "theirs").unwrap()),
-            _ => |peer| drop(put(peer, "a/child", "theirs").unwrap()),
+            "a" => |peer| _ = put(peer, "a", "theirs").unwrap(),
+            "a/child" => |peer| _ = put(peer, "a/child", "theirs").unwrap(),
+            _ => |peer| put_directory(peer, "a"),
         };
         for large in [false, true] {
             let (ns, done) = interrupted(&site, "put: data durable", act);
@@ -106,6 +107,10 @@ fn of_two_servers_that_make_a_new_object_one_does() {
                 assert!(matches!(made, Err(Error::Exists)), "{made:?}");
                 assert_eq!(site.get("a").as_deref(), Some("theirs"));
                 assert_eq!(site.files(), ["a"]);
+            } else if other != "a/child" {
+                assert!(matches!(made, Err(Error::Exists)), "{made:?}");
+                assert!(site.open("a").unwrap().info.directory);
+                assert_eq!(site.list(), ["a"]);
             } else {
                 assert!(made.unwrap().created);
                 assert_eq!(site.get("a").as_deref(), Some("ours"));
@@ -117,6 +122,18 @@ fn of_two_servers_that_make_a_new_object_one_does() {
             assert_eq!(site.files(), [""; 0], "{other}, large: {large}");
         }
     }
+}
+
+#[test]
+fn a_new_directory_takes_no_object_away() {
+    let site = Site::new();
+    let (ns, done) = interrupted(&site, "put: looked", |peer| _ = put(peer, "a", "theirs").unwrap());
+    let meta = ObjectMeta { directory: true, exclusive: true, ..ObjectMeta::default() };
+    let made = ns.put_object(&object("a"), b"", meta, Timestamp::now(), None);
+    assert!(done.load(Ordering::SeqCst));
+    assert!(matches!(made, Err(Error::Exists)), "{made:?}");
+    assert_eq!(site.get("a").as_deref(), Some("theirs"));
+    assert_eq!(site.files(), ["a"]);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //!   while it has the size and the MD5 that it had then.
 //! - A manifest within a manifest is no segment to copy from until it is itself assembled. Its uploader was asked for the
 //!   right to read that object, not for the rights to what it names.
-//! - Whom the container of the object lets read, the containers of all its segments must let read too.
+//! - Whom the container of the object lets read, the containers of all its segments must let read too; and whom the new
+//!   file lets read by its permissions, the segments' files and the directories to them (`Assembly::may_take`).
 //! - On the file side a manifest can be forged by whoever may write it, so that must be its owner alone, as whom all is
 //!   read here (`Namespace::begin_assembly`).
 //!
@@ -56,6 +57,14 @@ pub enum Failure {
     /// Not everybody who may read the object may read its segments.
     #[error("container {0:?}, where a segment lies, lets fewer read than the object's")]
     Rights(String),
+    /// Not every local user who may read the object's file may read the segment's.
+    #[error("its segment /{container}/{object} may be read by fewer users than the object's file")]
+    Permissions {
+        /// The segment's container.
+        container: String,
+        /// The segment's name.
+        object: String,
+    },
     /// The file may be written by others, or is another's, or has permissions of its own.
     #[error("its file has not the owner and permissions that a new one would have, or others may write it")]
     NotOurs,
@@ -91,15 +100,17 @@ enum Segment {
 impl Assembler {
     /// Assembles an object, if it is a static large one and all its segments are right. Returns its bytes if that was done.
     ///
-    /// `spend` is told of bytes that were copied; it may sleep, to limit the rate, or return false to give up.
+    /// `spend` is told of bytes that were copied, `look` of segments that are looked at; they may sleep, to limit the rate,
+    /// or return false to give up.
     pub fn assemble(
         &mut self,
         ns: &Namespace,
         name: &ObjectName,
+        look: &mut dyn FnMut() -> bool,
         spend: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Option<u64>, Failure> {
         let mut seen = DefaultHasher::new();
-        let ready = prepare(ns, name, &mut seen);
+        let ready = prepare(ns, name, look, &mut seen);
         let seen = seen.finish();
         if self.failed.get(name).is_some_and(|(then, at)| *then == seen && at.elapsed() < RETRY) {
             return Ok(None);
@@ -122,7 +133,12 @@ impl Assembler {
 }
 
 /// Looks at the manifest and all its segments, without reading these. What it sees goes into `seen`.
-fn prepare(ns: &Namespace, name: &ObjectName, seen: &mut DefaultHasher) -> Result<Option<Ready>, Failure> {
+fn prepare(
+    ns: &Namespace,
+    name: &ObjectName,
+    look: &mut dyn FnMut() -> bool,
+    seen: &mut DefaultHasher,
+) -> Result<Option<Ready>, Failure> {
     let object = match open(ns, name) {
         Ok(Some(object)) => object,
         Ok(None) => return Ok(None),
@@ -131,7 +147,7 @@ fn prepare(ns: &Namespace, name: &ObjectName, seen: &mut DefaultHasher) -> Resul
     let Some(slo) = object.info.slo.filter(|slo| slo.kept.is_none() && !object.info.foreign) else {
         return Ok(None);
     };
-    (object.info.fid, object.info.mtime_ns, object.info.etag).hash(seen);
+    (object.info.fid, object.info.ctime_ns, object.info.etag).hash(seen);
     let json = ns.manifest(name, &object)?.ok_or(Failure::Manifest)?;
     let manifest = Manifest::from_json(&json).map_err(|_| Failure::Manifest)?;
     if (manifest.etag(), manifest.size()) != (slo.etag, slo.size) {
@@ -139,11 +155,15 @@ fn prepare(ns: &Namespace, name: &ObjectName, seen: &mut DefaultHasher) -> Resul
     }
     check_rights(ns, name, &manifest, seen)?;
     for entry in &manifest.entries {
+        if !look() {
+            return Ok(None);
+        }
         match find(ns, &name.account, entry) {
             Ok(None) => {}
             Ok(Some(Segment::Waiting)) => return Ok(None),
             Ok(Some(Segment::Right(segment) | Segment::Unhashed(segment))) => {
-                (segment.info.fid, segment.info.size, segment.info.mtime_ns, segment.info.etag).hash(seen);
+                // The time of the last change also tells of permissions.
+                (segment.info.fid, segment.info.ctime_ns, segment.info.etag).hash(seen);
             }
             Err(failure) => {
                 failure.to_string().hash(seen);
@@ -261,6 +281,9 @@ fn append(
         object: object.clone(),
         reason: "changed while it was copied",
     };
+    if !assembly.may_take(ns, &ObjectName::new(account, container, object))? {
+        return Err(Failure::Permissions { container: container.clone(), object: object.clone() });
+    }
     match find(ns, account, entry)? {
         None | Some(Segment::Waiting) => Err(changed()),
         Some(Segment::Unhashed(segment)) => {

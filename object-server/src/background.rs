@@ -25,6 +25,9 @@ const OBJECTS_PER_SECOND: u64 = 5_000;
 /// An upload that nobody has written to for so long was abandoned by a crash.
 const ABANDONED: Duration = Duration::from_hours(24);
 
+/// How long a round may take to end when the server stops. What it leaves is reaped later.
+const LAST: Duration = Duration::from_secs(20);
+
 /// A file that changed within this time may still be written to: hashing it would be in vain.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -116,8 +119,10 @@ impl Background {
                 () = &mut round => {}
                 () = stopped(&mut shutdown) => {
                     stop.store(true, Ordering::Relaxed);
-                    // What is in the middle of a copy takes away what it made.
-                    return round.await;
+                    // What is in the middle of a copy takes away what it made; but a file system that hangs does
+                    // not keep the server from stopping.
+                    let _ = tokio::time::timeout(LAST, round).await;
+                    return;
                 }
             }
             tokio::select! {
@@ -228,7 +233,10 @@ impl Round {
         self.proceed()?;
         match &self.task {
             Task::Tidy { expire, hash_rate, .. } => self.tidy(seen, *expire, *hash_rate),
-            Task::Assemble(assembler) => self.assemble(seen, assembler),
+            Task::Assemble(assembler) => {
+                let assembler = Arc::clone(assembler);
+                self.assemble(seen, &assembler);
+            }
         }
         ControlFlow::Continue(())
     }
@@ -265,17 +273,23 @@ impl Round {
         }
     }
 
-    fn assemble(&self, seen: &Seen, assembler: &Mutex<(Assembler, Pace)>) {
+    fn assemble(&mut self, seen: &Seen, assembler: &Mutex<(Assembler, Pace)>) {
         if seen.info.slo.is_none_or(|slo| slo.kept.is_some()) {
             return;
         }
         let mut assembler = assembler.lock().unwrap_or_else(PoisonError::into_inner);
         let (assembler, pace) = &mut *assembler;
+        let (start, looked, stop) = (self.start, &mut self.seen, &self.stop);
+        let mut look = || {
+            *looked += 1;
+            keep_rate(start, *looked, OBJECTS_PER_SECOND);
+            !stop.load(Ordering::Relaxed)
+        };
         let mut spend = |bytes| {
             self.metrics.assembler.bytes.inc_by(bytes);
-            pace.spend(bytes, &self.stop)
+            pace.spend(bytes, stop)
         };
-        match assembler.assemble(&self.namespace, &seen.name, &mut spend) {
+        match assembler.assemble(&self.namespace, &seen.name, &mut look, &mut spend) {
             Ok(Some(_)) => _ = self.metrics.assembler.objects.inc(),
             Ok(None) => {}
             Err(error) => {

@@ -176,3 +176,21 @@ fn a_server_that_cannot_start_says_why() {
     let output = program().args(["serve", "--config", "/nowhere/server.toml"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/server.toml"));
 }
+
+#[test]
+fn a_request_that_is_over_holds_no_place_of_its_account() {
+    let folder = Folder::new();
+    let [plain, _, admin] = folder.ports;
+    let limits = "root = 'root'\n[limits.account]\nbytes_per_second = 1000000\nin_flight = 1";
+    let mut running = Running(folder.command(limits).spawn().unwrap());
+    while !folder.curl(admin, "/readyz", &[]).starts_with("200") {
+        assert!(running.0.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let login = folder.curl(plain, "/auth/v1.0", &["-H", "X-Auth-User: test:owner", "-H", "X-Auth-Key: key"]);
+    let token = login.lines().find(|line| line.starts_with("X-Auth-Token: ")).unwrap();
+    // One connection: curl uses it again.
+    let url = format!("http://127.0.0.1:{plain}/v1/AUTH_test");
+    let answers = folder.curl(plain, "/v1/AUTH_test", &["-H", token, &url, &url, &url]);
+    assert_eq!(answers.matches("HTTP/1.1 2").count() + 1, 4, "{answers}");
+}

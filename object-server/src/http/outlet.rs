@@ -113,6 +113,8 @@ impl Outlet {
                 self.pieces(&mut pieces, length, plan.delimiter == Delimiter::Chunked, report).await
             }
         };
+        // The pace may hold a place among the requests under way, which ends with the answer.
+        (self.pace, self.due) = (None, None);
         if self.out.capacity() > KEPT {
             self.out.shrink_to(KEPT);
         }
@@ -276,7 +278,9 @@ impl Outlet {
                 Stop::Failed(error) => return Err(whose(&error)),
             }
         }
-        report.sent += std::mem::take(&mut self.body);
+        let gathered = std::mem::take(&mut self.body);
+        report.sent += gathered;
+        self.moved(gathered);
         self.out = Arc::try_unwrap(front).unwrap_or_default();
         self.out.clear();
         Ok(())

@@ -160,13 +160,18 @@ impl<H: Handler> Server<H> {
         // Without it answers are late by some milliseconds, not wrong.
         let _ = socket.set_nodelay(true);
         // Off this reactor and, there, onto its worker's. Boxed: a task is moved about while it is made.
-        let Ok(socket) = socket.into_std() else { return };
+        let lost = move |error: io::Error| tracing::warn!(%error, %peer, "a connection was lost");
+        let socket = match socket.into_std() {
+            Ok(socket) => socket,
+            Err(error) => return lost(error),
+        };
         let serve = Box::pin(async move {
-            if let Ok(socket) = TcpStream::from_std(socket) {
-                place.serve(socket, peer).await;
+            match TcpStream::from_std(socket) {
+                Ok(socket) => place.serve(socket, peer).await,
+                Err(error) => lost(error),
             }
         });
-        connections.spawn_on(serve, server.workers.next());
+        connections.spawn_on(serve, server.workers.freest());
     }
 
     fn place(server: &Arc<Self>, address: IpAddr) -> Option<Place<H>> {

@@ -3,7 +3,6 @@
 use std::io;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
@@ -12,12 +11,11 @@ use tokio::sync::watch;
 /// One reactor a core, each with its own thread; a connection stays on one for life.
 ///
 /// A runtime that shares its tasks among its threads wakes one of them for almost every answer of the file system,
-/// which costs more than the answer. Connections are many and alike, so that taking turns spreads them well enough;
-/// whatever may block or takes long runs on a pool anyway.
+/// which costs more than the answer. A new connection goes to the reactor that has the fewest; whatever may block or
+/// takes long runs on a pool.
 #[derive(Clone, Debug)]
 pub struct Workers {
     reactors: Arc<[Handle]>,
-    next: Arc<AtomicUsize>,
     /// Dropped with the last clone, which ends the threads.
     _running: Option<Arc<watch::Sender<()>>>,
 }
@@ -25,7 +23,7 @@ pub struct Workers {
 impl Workers {
     /// The runtime that this is called within, alone.
     pub fn here() -> Self {
-        Self { reactors: [Handle::current()].into(), next: Arc::default(), _running: None }
+        Self { reactors: [Handle::current()].into(), _running: None }
     }
 
     /// A thread for every core that this process may use.
@@ -44,13 +42,13 @@ impl Workers {
                 });
             })?;
         }
-        Ok(Self { reactors: reactors.into(), next: Arc::default(), _running: Some(Arc::new(running)) })
+        Ok(Self { reactors: reactors.into(), _running: Some(Arc::new(running)) })
     }
 
-    /// The one whose turn it is.
-    pub(super) fn next(&self) -> &Handle {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+    /// The one with the fewest connections.
+    pub(super) fn freest(&self) -> &Handle {
+        let tasks = |reactor: &&Handle| reactor.metrics().num_alive_tasks();
         // There is always one: `start` makes one a core, of which there is at least one.
-        &self.reactors[turn % self.reactors.len()]
+        self.reactors.iter().min_by_key(tasks).unwrap_or(&self.reactors[0])
     }
 }

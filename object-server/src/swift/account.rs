@@ -28,8 +28,7 @@ pub async fn handle(call: &Call, account: &str) -> Result<Response, Answer> {
 
 struct Shown {
     info: AccountInfo,
-    rows: Vec<ContainerRow>,
-    policies: Vec<String>,
+    body: String,
 }
 
 async fn show(call: &Call, account: &str, owner: bool) -> Result<Response, Answer> {
@@ -43,9 +42,12 @@ async fn show(call: &Call, account: &str, owner: bool) -> Result<Response, Answe
     let policies = call.service.features.policies.clone();
     let job = move |ns: &Namespace| {
         let info = ns.account_info(&name)?;
-        let rows = if head { Vec::new() } else { ns.list_containers(&name, &query)? };
+        if head {
+            return Ok(Shown { info, body: String::new() });
+        }
+        let rows = ns.list_containers(&name, &query)?;
         let policies = policies_of(ns, &name, &rows, &policies)?;
-        Ok(Shown { info, rows, policies })
+        Ok(Shown { info, body: render(format, &name, &rows, &policies) })
     };
     let shown = match call.run(who, job).await? {
         Err(Error::NoAccount) if call.service.features.account_autocreate => {
@@ -58,7 +60,7 @@ async fn show(call: &Call, account: &str, owner: bool) -> Result<Response, Answe
                 uid: 0,
                 gid: 0,
             };
-            Shown { info, rows: Vec::new(), policies: Vec::new() }
+            Shown { info, body: if head { String::new() } else { render(format, account, &[], &[]) } }
         }
         other => other.map_err(|e| call::failure(&e, Doing::Other))?,
     };
@@ -70,7 +72,11 @@ async fn show(call: &Call, account: &str, owner: bool) -> Result<Response, Answe
             headers.append("X-Account-Access-Control", list);
         }
     }
-    let rows = shown.rows.iter().zip(&shown.policies).map(|(row, policy)| match row {
+    Ok(listing(call, headers, format, shown.body))
+}
+
+fn render(format: Format, account: &str, rows: &[ContainerRow], policies: &[String]) -> String {
+    let rows = rows.iter().zip(policies).map(|(row, policy)| match row {
         ContainerRow::Subdir(name) => Row::Subdir(name),
         ContainerRow::Container { name, count, last_modified } => Row::Container {
             name,
@@ -80,8 +86,7 @@ async fn show(call: &Call, account: &str, owner: bool) -> Result<Response, Answe
             policy,
         },
     });
-    let body = if head { String::new() } else { format.containers(account, rows) };
-    Ok(listing(call, headers, format, body))
+    format.containers(account, rows)
 }
 
 /// The storage policy of each row; read from the settings only where there is a choice.

@@ -49,10 +49,14 @@ async fn show(call: &Call, account: &str, container: &str, owner: bool) -> Resul
     let name = (account.to_owned(), container.to_owned());
     let job = move |ns: &Namespace| {
         let info = ns.container_info(&name.0, &name.1)?;
-        let rows = if head { Vec::new() } else { ns.list_objects(&name.0, &name.1, &query)? };
-        Ok((info, rows))
+        if head {
+            return Ok((info, String::new()));
+        }
+        // Here, for ten thousand rows are too many to print between other clients' requests.
+        let body = render(format, &name.1, &ns.list_objects(&name.0, &name.1, &query)?);
+        Ok((info, body))
     };
-    let (info, rows) = call.store(who, Doing::Other, job).await?;
+    let (info, body) = call.store(who, Doing::Other, job).await?;
     let mut headers = crate::http::Headers::with_capacity(16, 512);
     headers.append("X-Container-Object-Count", info.count.objects.to_string());
     headers.append("X-Container-Bytes-Used", info.count.bytes.to_string());
@@ -67,7 +71,6 @@ async fn show(call: &Call, account: &str, container: &str, owner: bool) -> Resul
     if owner {
         Secrets::Container.push(&mut headers, &settings);
     }
-    let body = if head { String::new() } else { render(format, container, &rows) };
     Ok(listing(call, headers, format, body))
 }
 

@@ -1,6 +1,7 @@
 //! Static large objects that were assembled look to clients as they did before.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use namespace::{Namespace, ObjectName, ObjectPost, Timestamp};
@@ -39,7 +40,7 @@ impl Assembling {
     fn assemble(&mut self, name: &str) -> Result<Option<u64>, Failure> {
         let (container, object) = name.split_once('/').unwrap();
         let name = ObjectName::new("AUTH_test", container, object);
-        self.assembler.assemble(&self.ns, &name, &mut |_| true)
+        self.assembler.assemble(&self.ns, &name, &mut || true, &mut |_| true)
     }
 
     fn is_assembled(&self, name: &str) -> bool {
@@ -380,4 +381,30 @@ async fn nobody_reads_by_way_of_an_assembly_what_he_may_not_read() {
     acl(&all, "/s", "X-Container-Read", ".r:*,test:reader").await;
     assert!(all.assemble("x/mine").unwrap().is_some());
     assert!(all.site.ask("GET", "/x/mine").by("test:reader").send().await.is(200).text() == a);
+}
+
+#[tokio::test]
+async fn local_users_read_no_more_by_way_of_an_assembly() {
+    let (mut all, [a, _, _]) = Assembling::new().await;
+    let mode = |path: &str, mode: u32| {
+        std::fs::set_permissions(all.site.path(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("c", 0o755);
+    mode("s", 0o700);
+    mode("s/1", 0o644);
+    all.manifest("c/slo", &format!(r#"[{{"path": "/s/1", "etag": "{}"}}]"#, md5(&a))).await;
+    for (directory, file) in [(0o700, 0o644), (0o755, 0o600), (0o751, 0o640)] {
+        mode("s", directory);
+        mode("s/1", file);
+        let failed = all.assembler.assemble(&all.ns, &slo(), &mut || true, &mut |_| true);
+        assert!(matches!(failed, Err(Failure::Permissions { .. })), "{directory:o} {file:o}: {failed:?}");
+        assert!(!all.is_assembled("c/slo"));
+    }
+    mode("s", 0o755);
+    mode("s/1", 0o644);
+    assert!(all.assemble("c/slo").unwrap().is_some());
+}
+
+fn slo() -> ObjectName {
+    ObjectName::new("AUTH_test", "c", "slo")
 }
