@@ -103,6 +103,7 @@ pub async fn run(
     }
     let mut helpers = JoinSet::new();
     helpers.spawn(auth.watch());
+    helpers.spawn(Arc::clone(&identities).watch());
     let background = Background {
         namespace: Arc::clone(&namespace),
         identities,

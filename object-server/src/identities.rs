@@ -1,14 +1,15 @@
 //! As which POSIX user a request acts.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use lustre::identity::Identity;
 use lustre::pool::{Pool, PoolError};
 use namespace::Namespace;
 
+use crate::auth::reload::{Reload, Reloading};
 use crate::config::{self, IdentityMode};
 
 /// How long the owner of an account's directory is remembered.
@@ -48,22 +49,25 @@ pub enum Refused {
     Pool(#[from] PoolError),
 }
 
-/// Why the configured identities cannot be used.
+/// Why the map of identities cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum MapError {
-    /// The map file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+#[error("{}: {fault}", path.display())]
+pub struct MapError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: MapFault,
+}
+
+/// What is wrong with a map.
+#[derive(Debug, thiserror::Error)]
+pub enum MapFault {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] std::io::Error),
     /// A line is not `user uid:gid[,gid...]`.
-    #[error("{}, line {line}: {text:?} is not `user uid:gid[,gid...]`", path.display())]
+    #[error("line {line}: {text:?} is not `user uid:gid[,gid...]`")]
     Line {
-        /// The file.
-        path: PathBuf,
         /// Counted from 1.
         line: usize,
         /// The line.
@@ -76,16 +80,11 @@ pub enum MapError {
 pub struct Identities {
     config: config::Identity,
     fixed: Option<Arc<Identity>>,
-    map: RwLock<Map>,
+    map: Option<Reloading<Users>>,
     owners: Mutex<HashMap<String, (Instant, Arc<Identity>)>>,
 }
 
-#[derive(Debug, Default)]
-struct Map {
-    users: HashMap<String, Arc<Identity>>,
-    stamp: Option<(SystemTime, u64)>,
-    looked: Option<Instant>,
-}
+type Users = HashMap<String, Arc<Identity>>;
 
 impl Identities {
     /// As configured; the map file is read once, so that a wrong one is refused at start.
@@ -96,17 +95,13 @@ impl Identities {
             }
             _ => None,
         };
-        let identities = Self { config, fixed, map: RwLock::default(), owners: Mutex::default() };
-        if let Some(path) = identities.map_path() {
-            let (users, stamp) = read_map(path)?;
-            *identities.map.write().unwrap_or_else(PoisonError::into_inner) =
-                Map { users, stamp, looked: Some(Instant::now()) };
-        }
-        Ok(identities)
-    }
-
-    fn map_path(&self) -> Option<&Path> {
-        self.config.map.as_deref().filter(|_| self.config.mode == IdentityMode::Map)
+        let map = match config.map.as_deref().filter(|_| config.mode == IdentityMode::Map) {
+            Some(path) => Some(
+                Reloading::new(path, parse_map).map_err(|fault| MapError { path: path.to_owned(), fault })?,
+            ),
+            None => None,
+        };
+        Ok(Self { config, fixed, map, owners: Mutex::default() })
     }
 
     /// As whom a request of `user` (empty: anonymous) acts on an account.
@@ -142,33 +137,34 @@ impl Identities {
     }
 
     fn mapped(&self, user: &str) -> Result<Arc<Identity>, Refused> {
-        self.refresh();
-        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         let unmapped = || Refused::Unmapped { user: user.to_owned() };
-        let identity = map.users.get(user).ok_or_else(unmapped)?;
+        let identity = self.map.as_ref().and_then(|map| map.get().get(user).cloned()).ok_or_else(unmapped)?;
         let allowed = self.config.allows_uid(identity.uid)
             && self.config.allows_gid(identity.gid)
             && identity.groups.iter().all(|gid| self.config.allows_gid(*gid));
-        if allowed { Ok(Arc::clone(identity)) } else { Err(unmapped()) }
+        if allowed { Ok(identity) } else { Err(unmapped()) }
     }
 
-    /// Reads the map again if its file changed; a broken one leaves the old one in force.
+    /// Reads the map again if its file has changed; a broken one leaves the old one in force. Makes file-system calls.
     fn refresh(&self) {
-        let Some(path) = self.map_path() else { return };
-        {
-            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
-            if map.looked.is_some_and(|at| at.elapsed() < MAP_LIFE) {
-                return;
+        let Some(map) = &self.map else { return };
+        match map.refresh(parse_map) {
+            Reload::Unchanged => {}
+            Reload::Loaded => tracing::info!(path = %map.path().display(), "map of identities read"),
+            Reload::Failed(error) => {
+                let path = map.path().display();
+                tracing::error!(%path, %error, "the map of identities cannot be used; the last remains in force");
             }
         }
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        map.looked = Some(Instant::now());
-        if stamp(path).is_some_and(|now| map.stamp == Some(now)) {
-            return;
-        }
-        match read_map(path) {
-            Ok((users, stamp)) => (map.users, map.stamp) = (users, stamp),
-            Err(error) => tracing::error!(%error, "the identity map is left as it was"),
+    }
+
+    /// Looks at the map every second, for ever. To be spawned beside the server.
+    pub async fn watch(self: Arc<Self>) {
+        while self.map.is_some() {
+            tokio::time::sleep(MAP_LIFE).await;
+            let this = Arc::clone(&self);
+            // A join error is a panic, and that is reported where it happens.
+            let _ = tokio::task::spawn_blocking(move || this.refresh()).await;
         }
     }
 
@@ -205,31 +201,18 @@ impl Identities {
     }
 }
 
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
-type Users = HashMap<String, Arc<Identity>>;
-
-fn read_map(path: &Path) -> Result<(Users, Option<(SystemTime, u64)>), MapError> {
-    let stamp = stamp(path);
-    let text =
-        std::fs::read_to_string(path).map_err(|source| MapError::Read { path: path.to_owned(), source })?;
+fn parse_map(text: &str) -> Result<Users, MapFault> {
     let mut users = HashMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (user, identity) = parse_line(line).ok_or_else(|| MapError::Line {
-            path: path.to_owned(),
-            line: number + 1,
-            text: line.to_owned(),
-        })?;
+        let wrong = || MapFault::Line { line: number + 1, text: line.to_owned() };
+        let (user, identity) = parse_line(line).ok_or_else(wrong)?;
         users.insert(user.to_owned(), Arc::new(identity));
     }
-    Ok((users, stamp))
+    Ok(users)
 }
 
 fn parse_line(line: &str) -> Option<(&str, Identity)> {
@@ -272,10 +255,10 @@ mod tests {
             assert!(matches!(identities.mapped(user), Err(Refused::Unmapped { .. })), "{user}");
         }
         std::fs::write(&path, "a:nobody 1501:100\n").unwrap();
-        identities.map.write().unwrap().looked = None;
+        identities.refresh();
         assert_eq!(identities.mapped("a:nobody").unwrap().uid, 1501);
         std::fs::write(&path, "broken line").unwrap();
-        identities.map.write().unwrap().looked = None;
+        identities.refresh();
         assert_eq!(
             identities.mapped("a:nobody").unwrap().uid,
             1501,
@@ -293,7 +276,7 @@ mod tests {
         assert!(error.contains("line 2") && error.contains("bad"), "{error}");
         assert!(matches!(
             Identities::new(config("mode = 'map'\nmap = '/no/such/file'")),
-            Err(MapError::Read { .. })
+            Err(MapError { fault: MapFault::Read(_), .. })
         ));
     }
 
