@@ -26,7 +26,7 @@ pub struct Limits {
     /// How long draining may take, and how long a closing connection is read from so that the client sees the
     /// answer. 5 s.
     pub linger: Duration,
-    /// Size of the pooled buffers of large bodies, in bytes: what `Body::chunk` gives at most. 256 KiB.
+    /// Size of the pooled buffers of large bodies, in bytes: what `Body::chunk` gives at most. 128 KiB: of each body that is uploaded some three are in use.
     pub buffer: usize,
     /// Open connections; more are answered 503 and closed. 8,192.
     pub connections: usize,
@@ -49,7 +49,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             drain: 1 << 20,
             linger: Duration::from_secs(5),
-            buffer: 256 << 10,
+            buffer: 128 << 10,
             connections: 8192,
             connections_per_address: 0,
             grace: Duration::from_secs(30),
