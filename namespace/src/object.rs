@@ -78,6 +78,13 @@ pub struct ObjectInfo {
     pub mtime_ns: i64,
 }
 
+impl ObjectInfo {
+    /// Whether it has expired by now: to clients it is gone, though its file may still be there.
+    pub fn has_expired(&self) -> bool {
+        self.delete_at.is_some_and(|at| at <= Timestamp::now().seconds())
+    }
+}
+
 /// New metadata of an object: it replaces all that a POST may change.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectPost {
@@ -280,9 +287,7 @@ impl Namespace {
 
     /// Removes an object that has expired by now; true if it had.
     pub fn expire_object(&self, name: &ObjectName) -> Result<bool> {
-        let now = Timestamp::now();
-        let expired = |info: &ObjectInfo| info.delete_at.is_some_and(|at| at <= now.seconds());
-        match self.delete_if(name, now, &expired) {
+        match self.delete_if(name, Timestamp::now(), &ObjectInfo::has_expired) {
             Ok(deleted) => Ok(deleted.is_some()),
             Err(Error::NoObject | Error::NoContainer | Error::Superseded { .. }) => Ok(false),
             Err(e) => Err(e),

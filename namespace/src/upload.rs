@@ -511,8 +511,7 @@ fn check_names(name: &ObjectName) -> Result<()> {
 /// Refuses an upload that was to make a new object where there is one that has not expired.
 fn check_exclusive(scope: &Scope<'_>, meta: &ObjectMeta, existing: Option<&Opened>) -> Result<()> {
     let Some(existing) = existing.filter(|_| meta.exclusive) else { return Ok(()) };
-    let expired = existing.info(scope)?.delete_at.is_some_and(|at| at <= Timestamp::now().seconds());
-    if expired { Ok(()) } else { Err(Error::Exists) }
+    if existing.info(scope)?.has_expired() { Ok(()) } else { Err(Error::Exists) }
 }
 
 /// Gives the temporary file its name; with `new`, `EEXIST` where there is one.

@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use md5::{Digest as _, Md5};
 use namespace::{Assembly, Error, Namespace, Object, ObjectName};
@@ -205,9 +205,8 @@ fn check_rights(
 
 /// Opens an object that is there and has not expired.
 fn open(ns: &Namespace, name: &ObjectName) -> Result<Option<Object>, Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     match ns.open_object(name) {
-        Ok(object) => Ok(Some(object).filter(|object| object.info.delete_at.is_none_or(|at| at > now))),
+        Ok(object) => Ok(Some(object).filter(|object| !object.info.has_expired())),
         Err(Error::NoObject | Error::NoContainer | Error::NoAccount) => Ok(None),
         Err(e) => Err(e),
     }

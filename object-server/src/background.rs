@@ -243,7 +243,7 @@ impl Round {
 
     fn tidy(&self, seen: &Seen, expire: bool, hash_rate: Option<u64>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if expire && seen.info.delete_at.is_some_and(|at| at <= now.as_secs()) {
+        if expire && seen.info.has_expired() {
             match self.namespace.expire_object(&seen.name) {
                 Ok(true) => _ = self.metrics.expirer.objects.inc(),
                 Ok(false) => {}
@@ -279,17 +279,14 @@ impl Round {
         }
         let mut assembler = assembler.lock().unwrap_or_else(PoisonError::into_inner);
         let (assembler, pace) = &mut *assembler;
-        let (start, looked, stop) = (self.start, &mut self.seen, &self.stop);
-        let mut look = || {
-            *looked += 1;
-            keep_rate(start, *looked, OBJECTS_PER_SECOND);
-            !stop.load(Ordering::Relaxed)
-        };
+        let (namespace, metrics) = (Arc::clone(&self.namespace), Arc::clone(&self.metrics));
+        let stop = Arc::clone(&self.stop);
+        let mut look = || self.proceed().is_continue();
         let mut spend = |bytes| {
-            self.metrics.assembler.bytes.inc_by(bytes);
-            pace.spend(bytes, stop)
+            metrics.assembler.bytes.inc_by(bytes);
+            pace.spend(bytes, &stop)
         };
-        match assembler.assemble(&self.namespace, &seen.name, &mut look, &mut spend) {
+        match assembler.assemble(&namespace, &seen.name, &mut look, &mut spend) {
             Ok(Some(_)) => _ = self.metrics.assembler.objects.inc(),
             Ok(None) => {}
             Err(error) => {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use namespace::{Error, Namespace, ObjectName, Timestamp};
 
-use super::now;
 use crate::http::Response;
 use crate::swift::call::{self, Call, Doing};
 use crate::swift::errors::Answer;
@@ -44,7 +43,7 @@ pub async fn remove_at(
         }
         let removed = ns.delete_object(&name, timestamp)?;
         // What had expired was no object any more, unless the client asked for just that.
-        if expected.is_none() && removed.delete_at.is_some_and(|at| at <= now()) {
+        if expected.is_none() && removed.has_expired() {
             return Err(Error::NoObject);
         }
         Ok(Ok(()))

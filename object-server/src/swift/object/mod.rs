@@ -11,7 +11,6 @@ pub mod slo_delete;
 pub mod slo_put;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use namespace::{Error, Namespace, Object, ObjectName};
 
@@ -75,7 +74,7 @@ fn refuse_slo_header(call: &Call) -> Result<(), Answer> {
 /// Opens an object that has not expired.
 fn open(ns: &Namespace, name: &ObjectName) -> Result<Object, Error> {
     let object = ns.open_object(name)?;
-    if object.info.delete_at.is_some_and(|at| at <= now()) {
+    if object.info.has_expired() {
         return Err(Error::NoObject);
     }
     Ok(object)
@@ -88,9 +87,4 @@ fn exists(ns: &Namespace, name: &ObjectName) -> Result<bool, Error> {
         Err(Error::NoObject) => Ok(false),
         Err(e) => Err(e),
     }
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
