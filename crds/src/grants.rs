@@ -62,6 +62,9 @@ pub enum WrongAccess {
     /// The path is wrong.
     #[error("access[{0}].subPath {1:?} must be a relative path without empty, '.', '..' or '.lb~' components")]
     SubPath(usize, String),
+    /// An entry before it has the same namespace and claim.
+    #[error("access[{0}] never holds: an entry before it has the same namespace and claim; give it another claimName")]
+    Twice(usize),
     /// An identity is wrong.
     #[error("access[{0}].identities: {1}")]
     Identities(usize, WrongRange),
@@ -224,8 +227,14 @@ impl Allowed {
 
 /// The entries of `access` that cannot be used.
 pub fn mistakes(share: &LustreShare) -> Vec<WrongAccess> {
+    let mut named = BTreeSet::new();
     let entries = share.spec.access.iter().enumerate();
-    entries.filter_map(|(at, access)| Entry::new(at, access).err()).collect()
+    let wrong = entries.filter_map(|(at, access)| match Entry::new(at, access) {
+        Err(wrong) => Some(wrong),
+        Ok(_) if access.namespace.is_none() => None,
+        Ok(_) => (!named.insert((&access.namespace, &access.claim_name))).then_some(WrongAccess::Twice(at)),
+    });
+    wrong.collect()
 }
 
 /// What a share gives a namespace, in the order of precedence.

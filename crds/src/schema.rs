@@ -41,6 +41,19 @@ pub(crate) fn absolute(what: &str) -> Value {
     )
 }
 
+/// A list of ids and ranges of ids, as [`crate::ids::IdRange`].
+pub(crate) fn id_ranges(_: &mut SchemaGenerator) -> Schema {
+    let range = rule(
+        "self.matches('^[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})?$') && self.split('-').all(n, int(n) <= 4294967294) \
+         && (!self.contains('-') || int(self.split('-')[0]) <= int(self.split('-')[1]))",
+        "identities must be ids as '1000' or ranges as '2000-2999', from 1 to 4294967294",
+    );
+    schemars::json_schema!({
+        "type": "array", "maxItems": 32, "default": [], "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "minLength": 1, "maxLength": 21, RULES: [range] },
+    })
+}
+
 /// A label selector as Kubernetes has it, with bounds.
 pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     let text = |longest: u32| json!({ "type": "string", "maxLength": longest });
@@ -126,7 +139,8 @@ fn bound(schema: &mut Value) {
 /// Keeps the first sentence of a description.
 fn shorten(object: &mut serde_json::Map<String, Value>) {
     if let Some(Value::String(text)) = object.get_mut("description") {
-        let end = text.find(". ").or_else(|| text.find(".\n")).map_or(text.len(), |at| at + 1);
-        text.truncate(end);
+        let ends = text.match_indices(". ").chain(text.match_indices(".\n")).map(|(at, _)| at);
+        let end = ends.filter(|at| !text[..*at].ends_with("i.e") && !text[..*at].ends_with("e.g")).min();
+        text.truncate(end.map_or(text.len(), |at| at + 1));
     }
 }

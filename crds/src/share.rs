@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{absolute, immutable, label_selector, relative, rule};
+use crate::schema::{absolute, id_ranges, immutable, label_selector, relative, rule};
 
 /// A file system, or a part of one, and who may use which part of it.
 #[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -54,11 +54,7 @@ pub struct LustreShareSpec {
 
     /// Who may use which part of the share. Nobody, if empty.
     #[serde(default)]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic", "x-kubernetes-validations" = [rule(
-        "self.all(a, !has(a.__namespace__) || self.exists_one(b, has(b.__namespace__) \
-         && b.__namespace__ == a.__namespace__ && b.?claimName == a.?claimName))",
-        "two entries of access name the same namespace and claim; give one of them another claimName",
-    )]))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub access: Vec<Access>,
 
     /// A storage class whose volumes are directories of the share.
@@ -158,22 +154,12 @@ pub struct Access {
 #[serde(rename_all = "camelCase", default)]
 pub struct Identities {
     /// User ids, as "1000", and ranges of them, as "2000-2999".
-    #[schemars(length(max = 64), inner(length(max = 21)), extend("x-kubernetes-list-type" = "atomic",
-        "x-kubernetes-validations" = ranges("uids")))]
+    #[schemars(schema_with = "id_ranges")]
     pub uids: Vec<String>,
 
     /// Group ids and ranges of them.
-    #[schemars(length(max = 64), inner(length(max = 21)), extend("x-kubernetes-list-type" = "atomic",
-        "x-kubernetes-validations" = ranges("gids")))]
+    #[schemars(schema_with = "id_ranges")]
     pub gids: Vec<String>,
-}
-
-fn ranges(what: &str) -> [serde_json::Value; 1] {
-    [rule(
-        "self.all(r, r.matches('^[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})?$') \
-         && r.split('-').all(n, int(n) <= 4294967294) && int(r.split('-')[0]) <= int(r.split('-')[r.split('-').size() - 1]))",
-        &format!("{what} must be ids as '1000' or ranges as '2000-2999', from 1 to 4294967294"),
-    )]
 }
 
 /// Whether a namespace may write.

@@ -34,7 +34,8 @@ fn definition<K: CustomResourceExt>(name_rule: Value) -> Value {
     if let Some(conditions) = schema.pointer_mut("/properties/status/properties/conditions/items") {
         *conditions = condition();
     }
-    known_formats(schema);
+    known_words(schema);
+    schema.as_object_mut().map(|schema| schema.remove("title"));
     definition
 }
 
@@ -73,18 +74,25 @@ fn condition() -> Value {
     })
 }
 
-/// The API server warns of formats that it does not know, such as uint32.
-fn known_formats(schema: &mut Value) {
+/// The API server warns of formats that it does not know, such as uint32. Whole numbers stand as such. What is optional
+/// may be absent, but not null: `has()` would be true of it.
+fn known_words(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
+            object.remove("nullable");
             match object.get("format").and_then(Value::as_str) {
                 Some("uint32") => drop(object.insert("format".into(), "int64".into())),
                 Some("uint16" | "uint8") => drop(object.insert("format".into(), "int32".into())),
                 _ => {}
             }
-            object.values_mut().for_each(known_formats);
+            for key in ["minimum", "maximum"] {
+                if let Some(bound) = object.get_mut(key).filter(|bound| bound.is_f64()) {
+                    *bound = json!(bound.as_f64().unwrap_or_default() as i64);
+                }
+            }
+            object.values_mut().for_each(known_words);
         }
-        Value::Array(values) => values.iter_mut().for_each(known_formats),
+        Value::Array(values) => values.iter_mut().for_each(known_words),
         _ => {}
     }
 }
