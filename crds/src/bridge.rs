@@ -1,4 +1,5 @@
 //! SwiftBridge: accounts of a share, served as objects.
+#![allow(clippy::duplicated_attributes, reason = "columns of the same type are no duplicates")]
 
 use std::collections::BTreeMap;
 
@@ -112,7 +113,7 @@ pub struct ShareReference {
     ),
 ]))]
 pub struct Account {
-    /// The account as it stands in URLs, as "AUTH_physics".
+    /// The account as it stands in URLs, as `AUTH_physics`.
     #[schemars(length(min = 1, max = 256), extend("x-kubernetes-validations" = [
         rule("bytes(self).size() <= 256", "an account's name must not have more than 256 bytes"),
         rule(

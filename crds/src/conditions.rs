@@ -82,8 +82,8 @@ pub const MESSAGE_MAX: usize = 32_768;
 
 /// The conditions that say what is to be said now: those of `old` that say the same keep their time, so that nothing
 /// changes when nothing has.
-pub fn merge(old: &[Condition], now: Time, generation: Option<i64>, say: &[Statement]) -> Vec<Condition> {
-    say.iter().map(|statement| merged(find(old, statement.kind), &now, generation, statement)).collect()
+pub fn merge(old: &[Condition], now: &Time, generation: Option<i64>, say: &[Statement]) -> Vec<Condition> {
+    say.iter().map(|statement| merged(find(old, statement.kind), now, generation, statement)).collect()
 }
 
 fn merged(old: Option<&Condition>, now: &Time, generation: Option<i64>, say: &Statement) -> Condition {
@@ -111,4 +111,36 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
 /// Whether a condition is there and false.
 pub fn is_false(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == "False")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(second: i64) -> Time {
+        Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap())
+    }
+
+    #[test]
+    fn the_time_of_a_condition_moves_only_with_its_status() {
+        let first = merge(&[], &time(1), Some(1), &[Statement::no(READY, "Waiting", "for a claim")]);
+        assert_eq!((first[0].last_transition_time.clone(), first[0].status.as_str()), (time(1), "False"));
+        let same = merge(&first, &time(2), Some(1), &[Statement::no(READY, "Waiting", "for a claim")]);
+        assert_eq!(same, first);
+        let reworded = merge(&first, &time(3), Some(2), &[Statement::no(READY, "Waiting", "for a volume")]);
+        assert_eq!(
+            (reworded[0].last_transition_time.clone(), reworded[0].observed_generation),
+            (time(1), Some(2))
+        );
+        let ready = merge(&reworded, &time(4), Some(2), &[Statement::yes(READY, "AsSpecified", "")]);
+        assert_eq!(ready[0].last_transition_time, time(4));
+        assert!(is_true(&ready, READY) && !is_false(&ready, READY) && is_false(&first, READY));
+        assert!(find(&ready, STALLED).is_none());
+    }
+
+    #[test]
+    fn a_message_is_no_longer_than_the_api_server_takes() {
+        let long = Statement::unknown(READY, "Long", "ä".repeat(MESSAGE_MAX + 1));
+        assert_eq!(merge(&[], &time(1), None, &[long])[0].message.chars().count(), MESSAGE_MAX);
+    }
 }

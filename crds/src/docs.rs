@@ -25,10 +25,16 @@ pub fn page() -> String {
         let scope = if definition["spec"]["scope"] == "Cluster" { "cluster-scoped" } else { "namespaced" };
         let (kind, short) = (text(&names["kind"]), text(&names["shortNames"][0]));
         let schema = yaml::schema(&definition);
-        let _ = writeln!(page, "\n## {kind}\n\n`{}`, {scope}, short `{short}`. {}", version(), text(&schema["description"]));
+        let _ = writeln!(
+            page,
+            "\n## {kind}\n\n`{}`, {scope}, short `{short}`. {}",
+            version(),
+            text(&schema["description"])
+        );
         rules(&mut page, schema);
         for part in ["spec", "status"] {
-            let _ = writeln!(page, "\n### {kind} {part}\n\n| field | type | default | what |\n|---|---|---|---|");
+            let _ =
+                writeln!(page, "\n### {kind} {part}\n\n| field | type | default | what |\n|---|---|---|---|");
             fields(&mut page, "", &schema["properties"][part]);
         }
     }
@@ -47,10 +53,12 @@ fn rules(page: &mut String, schema: &Value) {
 }
 
 fn fields(page: &mut String, prefix: &str, schema: &Value) {
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{prefix}{name}");
-        let shown = if required.contains(&name.as_str()) { format!("**`{path}`**") } else { format!("`{path}`") };
+        let shown =
+            if required.contains(&name.as_str()) { format!("**`{path}`**") } else { format!("`{path}`") };
         let _ = writeln!(page, "| {shown} | {} | {} | {} |", kind(field), default(field), what(field));
         if KUBERNETES.contains(&name.as_str()) {
             continue;
@@ -71,7 +79,9 @@ fn kind(field: &Value) -> String {
         kind => kind.to_owned(),
     };
     let bound = |key: &str, word: &str| field.get(key).map(|n| format!(", {word} {n}")).unwrap_or_default();
-    [bound("minimum", "from"), bound("maximum", "to"), bound("maxItems", "at most")].iter().fold(kind, |all, one| all + one)
+    [bound("minimum", "from"), bound("maximum", "to"), bound("maxItems", "at most")]
+        .iter()
+        .fold(kind, |all, one| all + one)
 }
 
 fn default(field: &Value) -> String {

@@ -60,10 +60,14 @@ pub enum WrongAccess {
     #[error("access[{0}].namespaceSelector: {1}")]
     Selector(usize, String),
     /// The path is wrong.
-    #[error("access[{0}].subPath {1:?} must be a relative path without empty, '.', '..' or '.lb~' components")]
+    #[error(
+        "access[{0}].subPath {1:?} must be a relative path without empty, '.', '..' or '.lb~' components"
+    )]
     SubPath(usize, String),
     /// An entry before it has the same namespace and claim.
-    #[error("access[{0}] never holds: an entry before it has the same namespace and claim; give it another claimName")]
+    #[error(
+        "access[{0}] never holds: an entry before it has the same namespace and claim; give it another claimName"
+    )]
     Twice(usize),
     /// An identity is wrong.
     #[error("access[{0}].identities: {1}")]
@@ -121,7 +125,9 @@ pub enum Refusal {
         namespace: String,
     },
     /// The share lets the namespace only read.
-    #[error("LustreShare {share:?} grants namespace {namespace:?} only reading; a bridge needs mode ReadWriteMany")]
+    #[error(
+        "LustreShare {share:?} grants namespace {namespace:?} only reading; a bridge needs mode ReadWriteMany"
+    )]
     ReadOnlyGrant {
         /// The share.
         share: String,
@@ -239,7 +245,8 @@ pub fn mistakes(share: &LustreShare) -> Vec<WrongAccess> {
 
 /// What a share gives a namespace, in the order of precedence.
 pub fn of_namespace(share: &LustreShare, namespace: &str, labels: &Labels) -> Vec<Grant> {
-    let entries = || share.spec.access.iter().enumerate().filter_map(|(at, access)| Entry::new(at, access).ok());
+    let entries =
+        || share.spec.access.iter().enumerate().filter_map(|(at, access)| Entry::new(at, access).ok());
     let named = entries().filter(|entry| entry.names(namespace));
     let selected = entries().filter(|entry| entry.selects(labels));
     let mut claims = BTreeSet::new();
@@ -282,7 +289,8 @@ fn writable(share: &LustreShare, namespace: &str, labels: &Labels) -> Result<Gra
 
 fn check_paths(bridge: &SwiftBridge) -> Result<(), Refusal> {
     let accounts = bridge.spec.accounts.iter();
-    let directories = accounts.map(|account| (format!("the directory of account {:?}", account.name), account.directory()));
+    let directories =
+        accounts.map(|account| (format!("the directory of account {:?}", account.name), account.directory()));
     let own = (String::from("spec.subPath"), bridge.spec.sub_path.as_str());
     match std::iter::once(own).chain(directories).find(|(_, path)| !paths::is_relative(path)) {
         Some((what, path)) => Err(Refusal::WrongPath(what, path.to_owned())),
@@ -317,7 +325,9 @@ fn acts(grant: &Grant, owner: Option<Owner>, bridge: &SwiftBridge) -> Result<Act
 fn within(grant: &Grant, owner: Option<Owner>) -> Result<Acts, Refusal> {
     let Some(allowed) = grant.identities.with_owner(owner) else { return Ok(Acts::Unknown) };
     match owner {
-        Some((uid, gid)) if allowed.uids.is_empty() || allowed.gids.is_empty() => Err(Refusal::Root { uid, gid }),
+        Some((uid, gid)) if allowed.uids.is_empty() || allowed.gids.is_empty() => {
+            Err(Refusal::Root { uid, gid })
+        }
         _ => Ok(Acts::Within(allowed)),
     }
 }
@@ -356,7 +366,9 @@ impl Wanted {
             }
             IdentityMode::Map => Ok(Self { named: Self::of_accounts(bridge), owner: false, any: true }),
             IdentityMode::Fixed => match identity.uid.zip(identity.gid) {
-                Some(owner) => Ok(Self { named: vec![("identity.mode Fixed".into(), owner)], owner: false, any: false }),
+                Some(owner) => {
+                    Ok(Self { named: vec![("identity.mode Fixed".into(), owner)], owner: false, any: false })
+                }
                 None => Err(Refusal::Incomplete("identity.mode Fixed needs identity.uid and identity.gid")),
             },
         }
@@ -373,7 +385,9 @@ impl Wanted {
 
     fn of_accounts(bridge: &SwiftBridge) -> Vec<(String, Owner)> {
         let accounts = bridge.spec.accounts.iter();
-        accounts.filter_map(|account| Some((format!("account {:?}", account.name), account.owner()?))).collect()
+        accounts
+            .filter_map(|account| Some((format!("account {:?}", account.name), account.owner()?)))
+            .collect()
     }
 }
 

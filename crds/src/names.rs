@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn an_id_is_stable_and_a_uuid() {
         let id = grant_volume_id("projects", "team-a", "projects", "team-a", false);
-        assert_eq!(id, "ID");
+        assert_eq!(id, "c8265749-8af6-8503-8be1-afe5226f4c5e");
         assert!(is_uuid(&id));
         assert_eq!(split_handle(&volume_handle("projects", &id)), Some(("projects", id.as_str())));
         assert_eq!(request_volume_id("pvc-1"), request_volume_id("pvc-1"));

@@ -1,4 +1,5 @@
 //! LustreShare: a file system, or a part of one, and who may use which part of it.
+#![allow(clippy::duplicated_attributes, reason = "columns of the same type are no duplicates")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
@@ -205,7 +206,10 @@ pub struct Provisioning {
 
 fn template() -> Vec<serde_json::Value> {
     let mut rules = vec![
-        rule("self.contains('${pv.name}')", "directoryTemplate must contain ${pv.name}, or volumes would share a directory"),
+        rule(
+            "self.contains('${pv.name}')",
+            "directoryTemplate must contain ${pv.name}, or volumes would share a directory",
+        ),
         rule(
             "!self.replace('${pvc.namespace}', '').replace('${pvc.name}', '').replace('${pv.name}', '').contains('${')",
             "directoryTemplate knows ${pvc.namespace}, ${pvc.name} and ${pv.name} only",
