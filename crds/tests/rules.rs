@@ -1,4 +1,10 @@
 //! The CEL rules, each with what it refuses, and the examples, which they let through.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "a test may fail, and reads better without borrows"
+)]
 
 use std::path::Path;
 
