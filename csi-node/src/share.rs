@@ -138,11 +138,14 @@ impl Share {
     }
 }
 
+/// `None` while they are not known.
+type Table = Option<BTreeMap<String, Arc<Share>>>;
+
 /// All shares. Cheap to clone; clones see the same.
 #[derive(Clone, Debug)]
 pub struct Shares {
     host_root: Arc<Path>,
-    table: Arc<RwLock<Option<BTreeMap<String, Arc<Share>>>>>,
+    table: Arc<RwLock<Table>>,
 }
 
 impl Shares {

@@ -102,7 +102,11 @@ pub enum Wants {
 pub type Namespaces = BTreeMap<String, Labels>;
 
 /// What should exist.
-pub fn plan(share: &LustreShare, namespaces: &Namespaces, bridges: &[&SwiftBridge]) -> Result<Plan, SpecError> {
+pub fn plan(
+    share: &LustreShare,
+    namespaces: &Namespaces,
+    bridges: &[&SwiftBridge],
+) -> Result<Plan, SpecError> {
     let granted = namespaces.iter().flat_map(|(name, labels)| grants::of_namespace(share, name, labels));
     let grants = granted.filter_map(|granted| grant(&granted)).collect();
     let bridges = bridges.iter().map(|bridge| plan_bridge(share, namespaces, bridge)).collect();
@@ -127,9 +131,7 @@ fn plan_bridge(share: &LustreShare, namespaces: &Namespaces, bridge: &SwiftBridg
     let wants = match grants::accept(share, &namespace, labels, bridge) {
         Err(refusal) => Wants::Nothing(refusal.to_string()),
         Ok(accepted) if accepted.acts == grants::Acts::Unknown => Wants::Later,
-        Ok(accepted) => {
-            directories(&accepted).unwrap_or_else(|error| Wants::Nothing(error.to_string()))
-        }
+        Ok(accepted) => directories(&accepted).unwrap_or_else(|error| Wants::Nothing(error.to_string())),
     };
     Bridge { namespace, name: bridge.metadata.name.clone().unwrap_or_default(), wants }
 }
@@ -171,10 +173,16 @@ mod tests {
         let share = fixtures::share("/srv");
         let all = namespaces(&[("team-a", "yes"), ("team-b", "no"), ("team-c", "yes")]);
         let plan = plan(&share, &all, &[]).unwrap();
-        let seen: Vec<_> =
-            plan.grants.iter().map(|grant| (grant.namespace.as_str(), grant.path.as_str(), grant.read_only)).collect();
+        let seen: Vec<_> = plan
+            .grants
+            .iter()
+            .map(|grant| (grant.namespace.as_str(), grant.path.as_str(), grant.read_only))
+            .collect();
         assert_eq!(seen, [("team-a", "team-a", false), ("team-c", "", true)]);
-        assert_eq!(plan.grants[0].uuid.as_str(), grants::of_namespace(&share, "team-a", &all["team-a"])[0].volume_id());
+        assert_eq!(
+            plan.grants[0].uuid.as_str(),
+            grants::of_namespace(&share, "team-a", &all["team-a"])[0].volume_id()
+        );
     }
 
     #[test]

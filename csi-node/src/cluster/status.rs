@@ -26,9 +26,7 @@ pub fn of_share(share: &LustreShare, plan: &Plan, outcome: &Outcome, now: &Time)
     if grants == seen && stand(&status.conditions, &wanted) {
         return None;
     }
-    let item = |((namespace, claim), (uid, gid)): &Owned| {
-        json!({ "namespace": namespace, "claimName": claim, "uid": uid, "gid": gid })
-    };
+    let item = |((namespace, claim), (uid, gid)): &Owned| json!({ "namespace": namespace, "claimName": claim, "uid": uid, "gid": gid });
     Some(json!({
         "apiVersion": API_VERSION, "kind": "LustreShare",
         "metadata": { "name": share.metadata.name },
@@ -81,7 +79,10 @@ fn share_statements(plan: &Plan, outcome: &Outcome) -> [Statement; 2] {
         ],
         Outcome::Reachable { share, grants, .. } => {
             let message = format!("{} answers", plan.spec.host_path);
-            [Statement::yes(FILESYSTEM_REACHABLE, "Answers", message), directories(plan, share.as_deref(), grants)]
+            [
+                Statement::yes(FILESYSTEM_REACHABLE, "Answers", message),
+                directories(plan, share.as_deref(), grants),
+            ]
         }
     }
 }
@@ -96,7 +97,9 @@ fn directories(plan: &Plan, share: Option<&str>, grants: &[Result<(u32, u32), St
     });
     let failed: Vec<_> = failed.collect();
     match failed.as_slice() {
-        [] => Statement::yes(DIRECTORY_READY, "Exists", "the share's directory and those of its grants exist"),
+        [] => {
+            Statement::yes(DIRECTORY_READY, "Exists", "the share's directory and those of its grants exist")
+        }
         _ => Statement::no(DIRECTORY_READY, "NotMade", failed.join("; ")),
     }
 }
@@ -104,7 +107,9 @@ fn directories(plan: &Plan, share: Option<&str>, grants: &[Result<(u32, u32), St
 fn bridge_statement(made: &Made) -> Statement {
     match made {
         Made::Ready => Statement::yes(DIRECTORY_READY, "Exists", "the directories of the accounts exist"),
-        Made::Later => Statement::unknown(DIRECTORY_READY, "OwnerUnknown", "the share's directory is looked at first"),
+        Made::Later => {
+            Statement::unknown(DIRECTORY_READY, "OwnerUnknown", "the share's directory is looked at first")
+        }
         Made::NotAccepted(why) => Statement::no(DIRECTORY_READY, "NotAccepted", why.clone()),
         Made::Failed(why) => Statement::no(DIRECTORY_READY, "NotMade", why.clone()),
     }

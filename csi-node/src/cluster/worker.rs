@@ -18,7 +18,7 @@ use super::status;
 use crate::daemon::Parts;
 
 /// How often the share is looked at when nothing changes: its file system may go, and come back.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 /// After something went wrong.
 const RETRY: Duration = Duration::from_secs(5);
 /// A file system that takes longer does not answer.
