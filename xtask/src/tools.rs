@@ -175,7 +175,7 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
 pub(crate) fn rclone() -> Result<PathBuf> {
     let source = paths::repo().join("tests/clients/rclone");
     let pinned = fs::read_to_string(source.join("go.mod"))? + &fs::read_to_string(source.join("main.go"))?;
-    go_program("rclone", &pinned, |go, bin| {
+    go_program("rclone", "rclone", &pinned, |go, bin| {
         let mut cmd = Command::new(go);
         cmd.args(["build", "-trimpath", "-mod=readonly", "-o"]).arg(bin).arg(".").current_dir(&source);
         cmd
@@ -184,7 +184,7 @@ pub(crate) fn rclone() -> Result<PathBuf> {
 
 /// versitygw, a peer of the benchmarks.
 pub(crate) fn versitygw() -> Result<PathBuf> {
-    go_program("versitygw", VERSITYGW, |go, bin| {
+    go_program("versitygw", "versitygw", VERSITYGW, |go, bin| {
         let mut cmd = Command::new(go);
         cmd.args(["install", &format!("github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}")]);
         cmd.env("GOBIN", bin.parent().unwrap_or(bin));
@@ -192,7 +192,13 @@ pub(crate) fn versitygw() -> Result<PathBuf> {
     })
 }
 
-fn go_program(name: &str, pinned: &str, build: impl FnOnce(&Path, &Path) -> Command) -> Result<PathBuf> {
+/// A program built from Go modules, each time what `pinned` says has changed; `what` is shown while it is built.
+pub(crate) fn go_program(
+    name: &str,
+    what: &str,
+    pinned: &str,
+    build: impl FnOnce(&Path, &Path) -> Command,
+) -> Result<PathBuf> {
     let bin = paths::cache().join("go").join(name);
     let stamp = bin.with_extension("pinned");
     let done = || bin.is_file() && fs::read_to_string(&stamp).is_ok_and(|s| s == pinned);
@@ -204,7 +210,7 @@ fn go_program(name: &str, pinned: &str, build: impl FnOnce(&Path, &Path) -> Comm
     if done() {
         return Ok(bin);
     }
-    timed(name, || {
+    timed(what, || {
         fs::create_dir_all(paths::cache().join("go"))?;
         proc::logged(&mut build(&go, &bin), &log(name)?)?;
         fs::write(&stamp, pinned)?;
