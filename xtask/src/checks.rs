@@ -6,8 +6,9 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::cluster::Cluster;
 use crate::report::{Counts, Steps};
-use crate::{build, clients, functional, fuzz, paths, proc, tools};
+use crate::{build, clients, e2e, functional, fuzz, paths, proc, tools};
 
 /// Runs all tests.
 #[derive(Args, Clone)]
@@ -52,6 +53,7 @@ impl Options {
             (true, _) => {
                 steps.skip("real clients", "--quick");
                 steps.skip("OpenStack Swift's functional tests", "--quick");
+                steps.skip("Kubernetes", "--quick");
             }
             (false, Err(_)) => {
                 steps.step("real clients", || bail!("there is no server"));
@@ -78,6 +80,12 @@ impl Options {
 fn servers(steps: &mut Steps, bin: &Path) {
     steps.step("real clients", || clients::Options::default().run(bin, &[]));
     steps.step("OpenStack Swift's functional tests", || functional::Options::for_test().run(Some(bin)));
+    match Cluster::impossible() {
+        Some(why) => steps.skip("Kubernetes", &why),
+        None => {
+            steps.step("Kubernetes", || e2e::Options::default().run());
+        }
+    }
 }
 
 /// A command that passes or fails as a whole.

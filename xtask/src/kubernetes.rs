@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::cluster::{Borrowed, Cluster, Life, helm};
 use crate::report::seconds;
@@ -36,8 +36,15 @@ pub(crate) fn install(kubeconfig: &Path) -> Result<()> {
 
 /// A cluster that lives as long as this process, with the product on it.
 pub(crate) fn with_product() -> Result<Borrowed> {
+    let cluster = Cluster::here();
+    if cluster.alive() {
+        bail!(
+            "a cluster runs already: stop it by `cargo xtask cluster down`, or use it by KUBECONFIG={}",
+            cluster.kubeconfig().display()
+        );
+    }
     let archives = images::write_ours(&paths::target().join("images"), build::MUSL)?;
-    let cluster = Borrowed(Cluster::here());
+    let cluster = Borrowed(cluster);
     cluster.0.up(Life::WithUs)?;
     load(&cluster.0, &archives)?;
     install(&cluster.0.kubeconfig())?;
@@ -90,7 +97,7 @@ fn apply(cluster: &Cluster, yaml: &str) -> Result<()> {
         stdin.write_all(yaml.as_bytes())?;
     }
     if !child.wait()?.success() {
-        anyhow::bail!("kubectl apply failed");
+        bail!("kubectl apply failed");
     }
     Ok(())
 }

@@ -119,10 +119,30 @@ impl Cluster {
         self.holder().is_some()
     }
 
+    /// Why this machine cannot have one, if it cannot.
+    pub(crate) fn impossible() -> Option<String> {
+        if !rustix::process::geteuid().is_root() {
+            return Some("a Kubernetes node needs root".to_owned());
+        }
+        let spaces = ["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "true"];
+        if let Err(error) = proc::output(Command::new("unshare").args(spaces)) {
+            return Some(format!("no namespaces here: {error:#}"));
+        }
+        let writable =
+            |group: &PathBuf| fs::create_dir_all(group).and_then(|()| fs::remove_dir(group)).is_ok();
+        let groups = cgroups();
+        let running = Self::here().alive();
+        (groups.is_empty() || !(running || groups.iter().all(writable)))
+            .then(|| "no cgroups can be made in /sys/fs/cgroup".to_owned())
+    }
+
     /// Brings the node up: seconds, once the programs are there.
     pub(crate) fn up(&self, life: Life) -> Result<()> {
-        if !rustix::process::geteuid().is_root() {
-            bail!("a Kubernetes node needs root: namespaces, cgroups, mounts");
+        if let Some(why) = Self::impossible() {
+            bail!("{why}");
+        }
+        if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            println!("this machine has cgroups of the second version only, where the cluster is untested");
         }
         let programs = programs::all()?;
         self.down()?;
