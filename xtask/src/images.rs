@@ -12,6 +12,7 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::build::Contents;
 use crate::cluster::provisioner;
 use crate::report::seconds;
 use crate::{build, paths};
@@ -35,7 +36,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn main(&self) -> Result<()> {
         let out = self.out.clone().unwrap_or_else(|| paths::target().join("images"));
-        for file in write_ours(&out, &self.target)? {
+        for file in write_ours(&out, &self.target, Contents::Named)? {
             println!("{} ({} bytes)", file.display(), fs::metadata(&file)?.len());
         }
         println!(
@@ -46,8 +47,8 @@ impl Options {
 }
 
 /// Builds the product's programs and writes an archive of each.
-pub(crate) fn write_ours(out: &Path, target: &str) -> Result<Vec<PathBuf>> {
-    let programs = build::static_programs(&PROGRAMS, target)?;
+pub(crate) fn write_ours(out: &Path, target: &str, contents: Contents) -> Result<Vec<PathBuf>> {
+    let programs = build::static_programs(&PROGRAMS, target, contents)?;
     let start = std::time::Instant::now();
     let mut files = Vec::new();
     for (name, program) in PROGRAMS.iter().zip(&programs) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::build::Contents;
 use crate::cluster::{Borrowed, Cluster, Life, helm};
 use crate::report::seconds;
 use crate::server::{random_hex, users_toml};
@@ -43,7 +44,7 @@ pub(crate) fn with_product() -> Result<Borrowed> {
             cluster.kubeconfig().display()
         );
     }
-    let archives = images::write_ours(&paths::target().join("images"), build::MUSL)?;
+    let archives = images::write_ours(&paths::target().join("images"), build::MUSL, Contents::Unnamed)?;
     let cluster = Borrowed(cluster);
     cluster.0.up(Life::WithUs)?;
     load(&cluster.0, &archives)?;
@@ -58,7 +59,7 @@ fn load(cluster: &Cluster, archives: &[PathBuf]) -> Result<()> {
 /// `cargo xtask demo --kubernetes`: everything applied, running until `cargo xtask cluster down`.
 pub(crate) fn demo() -> Result<()> {
     let stop = signals::stop_flag()?;
-    let archives = images::write_ours(&paths::target().join("images"), build::MUSL)?;
+    let archives = images::write_ours(&paths::target().join("images"), build::MUSL, Contents::Unnamed)?;
     let cluster = Cluster::here();
     if !cluster.alive() {
         cluster.up(Life::Own)?;

