@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | cluster | e2e | images | crds | functional | fuzz | bench | coverage | tools`.
+//! The project's own commands: `cargo xtask demo | test | cluster | e2e | sanity | images | crds | functional | fuzz | bench | coverage | tools`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -25,6 +25,7 @@ mod paths;
 mod proc;
 mod pytest;
 mod report;
+mod sanity;
 mod server;
 mod signals;
 mod swift_peer;
@@ -63,6 +64,8 @@ enum Command {
     Crds,
     /// Run the tests on a real Kubernetes.
     E2e(e2e::Options),
+    /// Run the conformance tests of the Container Storage Interface.
+    Sanity(sanity::Options),
     /// A real Kubernetes of one node on this machine.
     Cluster(cluster::Options),
     /// The first process of that node.
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Command::Clients(options) => options.main(),
         Command::Crds => crds::write(),
         Command::E2e(options) => options.main(),
+        Command::Sanity(options) => options.main(),
         Command::Cluster(options) => options.main(),
         Command::Init(init) => init.main(),
         Command::Images(options) => options.main(),

@@ -49,6 +49,11 @@ pub(crate) fn helm() -> Result<PathBuf> {
     build("helm", "helm", "helm.sh/helm/v4/cmd/helm")
 }
 
+/// The CSI project's conformance tests.
+pub(crate) fn sanity() -> Result<PathBuf> {
+    build("csi-sanity", "csi-sanity", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity")
+}
+
 /// The sidecar that turns claims into calls of the driver.
 ///
 /// Release 6.3.0 does not compile with this Kubernetes for one statement, which serves an API that is no more; the
