@@ -46,7 +46,7 @@ def test_swift_from_inside_the_cluster(tenant, main_bridge, main_share):
     client["spec"]["volumes"] = [{"name": "node", "hostPath": {"path": "/"}}]
     kube.apply(client)
     kube.wait("pod/client")
-    service = tenant.get("service/objects")["spec"]
+    service = tenant.get("service/objects-swift")["spec"]
     url = f"http://{service['clusterIP']}:{service['ports'][0]['port']}"
     (main_share / "physics/AUTH_physics/inside").mkdir(parents=True, exist_ok=True)
     os.chown(main_share / "physics/AUTH_physics/inside", 1000, 1000)

@@ -53,8 +53,8 @@ def test_a_killed_operator_goes_on(system, tenant, main_bridge):
     label = ("-l", "app.kubernetes.io/component=operator")
     [old] = system.get("pods", *label)["items"]
     system("delete", "pod", old["metadata"]["name"], "--grace-period=0", "--force")
-    tenant("delete", "service", "objects")
-    wait_for(lambda: tenant.get("service/objects"), seconds=90)
+    tenant("delete", "service", "objects-swift")
+    wait_for(lambda: tenant.get("service/objects-swift"), seconds=90)
     tenant.wait("swiftbridge/objects")
 
 
@@ -64,8 +64,8 @@ def test_nothing_is_written_while_nothing_happens(tenant, main_bridge):
 
     def versions():
         kube = Kube()
-        objects = [kube.get("lustreshare/main"), tenant.get("swiftbridge/objects"), tenant.get("deployment/objects")]
-        objects += [tenant.get("service/objects"), tenant.get("pvc/main"), kube.get("storageclass/main")]
+        objects = [kube.get("lustreshare/main"), tenant.get("swiftbridge/objects"), tenant.get("deployment/objects-swift")]
+        objects += [tenant.get("service/objects-swift"), tenant.get("pvc/main"), kube.get("storageclass/main")]
         return [o["metadata"]["resourceVersion"] for o in objects]
 
     wait_for(lambda: (a := versions(), time.sleep(2)) and a == versions())

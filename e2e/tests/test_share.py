@@ -109,7 +109,7 @@ def test_a_share_in_use_stays_and_says_by_whom(tenant):
     tenant.delete("pod/user")
     wait_for(lambda: kube.get("lustreshare/used") is None)
     wait_for(lambda: tenant.get("pvc/used") is None)
-    wait_for(lambda: not [v for v in kube.get("pv")["items"] if v["metadata"]["name"].startswith("lustre-used")])
+    wait_for(lambda: not [v for v in kube.get("pv")["items"] if v["metadata"]["name"].startswith("used-")])
     assert (path / "x/data").read_text() == "data\n"
 
 
