@@ -5,6 +5,7 @@
 
 mod data;
 mod dir;
+mod mount;
 mod name;
 mod open;
 pub(crate) mod raw;
@@ -13,10 +14,11 @@ mod xattr;
 
 pub use data::{Lock, fdatasync, fsync, lock, now_ns, send_file, set_mtime, unlock};
 pub use dir::{Visit, read_dir};
+pub use mount::{MountPoint, attach, clone_tree, detach, empty_tree, mount_point, restrict};
 pub use name::{
     link_at, make_dir_at, read_link_at, remove_dir_at, rename_at, rename_exclusive_at, unlink_at,
 };
-pub use open::{Symlinks, open_beneath, reopen_read};
+pub use open::{Symlinks, open_beneath, open_in_root, reopen_read, resolved_path};
 pub use rustix::fs::{Mode, OFlags};
 pub use stat::{Kind, Space, Stat, stat, stat_at, statfs};
 pub use xattr::{get_xattr, remove_xattr, set_xattr};

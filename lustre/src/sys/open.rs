@@ -53,6 +53,15 @@ fn open_step(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks
     if symlinks == Symlinks::Never {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
+    open_resolved(dir, path, flags, resolve)
+}
+
+fn open_resolved(
+    dir: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
     let mut tries = TRIES;
     loop {
         match rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
@@ -84,6 +93,22 @@ fn walk(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags, symlinks: Symlinks) -> 
         return open_step(base, b".", flags | OFlags::DIRECTORY, symlinks);
     }
     open_step(base, rest, flags, symlinks)
+}
+
+/// Opens `path` as if `root` were `/`: an absolute path or link begins there, and `..` does not leave it.
+///
+/// For paths that an administrator names on a host whose root is mounted somewhere else.
+pub fn open_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    if flags.intersects(OFlags::CREATE | OFlags::TMPFILE.difference(OFlags::DIRECTORY)) {
+        return Err(Errno::INVAL.into());
+    }
+    open_resolved(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// The path by which the process sees what `fd` refers to now. A name that is gone ends in ` (deleted)`.
+pub fn resolved_path(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let link = ProcPath::of(fd);
+    Ok(rustix::io::retry_on_intr(|| rustix::fs::readlinkat(CWD, link.as_bytes(), Vec::new()))?.into_bytes())
 }
 
 /// Opens for reading what an `O_PATH` descriptor refers to, whatever happened to its name since.

@@ -81,6 +81,31 @@ pub(crate) fn clone_range(
     check(libc::c_long::from(result))
 }
 
+/// `struct mount_attr`.
+#[repr(C)]
+pub(crate) struct MountAttr {
+    pub(crate) attr_set: u64,
+    pub(crate) attr_clr: u64,
+    pub(crate) propagation: u64,
+    pub(crate) userns_fd: u64,
+}
+
+/// `mount_setattr(fd, "", AT_EMPTY_PATH, …)`: of this one mount.
+pub(crate) fn mount_setattr(tree: BorrowedFd<'_>, attributes: &MountAttr) -> io::Result<()> {
+    // SAFETY: the path is a NUL-terminated literal; the struct has the size that is announced and is only read.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(attributes),
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result)
+}
+
 /// Sets the calling thread's supplementary groups (glibc's wrapper would set those of every thread).
 pub(crate) fn set_thread_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: pointer and length are those of one live slice of gid_t, which is u32.

@@ -1,0 +1,173 @@
+//! What a volume can be asked to do, and how large it may be.
+
+use crate::error::Error;
+use crate::proto::csi::volume_capability::access_mode::Mode;
+use crate::proto::csi::volume_capability::{AccessType, MountVolume};
+use crate::proto::csi::{CapacityRange, VolumeCapability};
+
+/// Whether any of `capabilities` writes; an error if one of them is none that a directory has.
+pub fn check_all(capabilities: &[VolumeCapability]) -> Result<(), Error> {
+    if capabilities.is_empty() {
+        return Err(Error::Invalid("volume_capabilities is missing".into()));
+    }
+    capabilities.iter().try_for_each(|capability| check(capability).map(|_| ()))
+}
+
+/// How the capability uses the volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Reads and writes.
+    ReadWrite,
+    /// Reads.
+    ReadOnly,
+}
+
+/// What one capability asks for; an error if a directory cannot do that.
+pub fn check(capability: &VolumeCapability) -> Result<Access, Error> {
+    match &capability.access_type {
+        Some(AccessType::Mount(mount)) => check_mount(mount)?,
+        Some(AccessType::Block(_)) => {
+            return Err(Error::Invalid("block volumes are not offered: the volume is a directory".into()));
+        }
+        None => return Err(Error::Invalid("access_type is missing in a volume capability".into())),
+    }
+    let mode = capability.access_mode.map(|access| access.mode());
+    match mode {
+        Some(Mode::SingleNodeWriter | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter) => {
+            Ok(Access::ReadWrite)
+        }
+        Some(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly) => Ok(Access::ReadOnly),
+        Some(mode @ (Mode::SingleNodeSingleWriter | Mode::SingleNodeMultiWriter)) => {
+            Err(Error::Invalid(format!(
+                "access mode {} needs the capability SINGLE_NODE_MULTI_WRITER, which this driver does not have",
+                mode.as_str_name()
+            )))
+        }
+        Some(Mode::Unknown) | None => {
+            Err(Error::Invalid("access_mode is missing in a volume capability".into()))
+        }
+    }
+}
+
+fn check_mount(mount: &MountVolume) -> Result<(), Error> {
+    if !mount.fs_type.is_empty() {
+        return Err(Error::Invalid(format!(
+            "fs_type {:?} cannot be chosen: the volume is a directory of its share; leave it out",
+            mount.fs_type
+        )));
+    }
+    if !mount.mount_flags.is_empty() {
+        return Err(Error::Invalid(format!(
+            "mount options {:?} cannot be chosen for a volume: they are the share's; leave them out",
+            mount.mount_flags
+        )));
+    }
+    if !mount.volume_mount_group.is_empty() {
+        return Err(Error::Invalid(
+            "volume_mount_group is not offered: access is by the files' owners".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// A capacity that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capacity {
+    required: u64,
+    limit: u64,
+}
+
+impl Capacity {
+    /// From a request; without one, anything will do.
+    pub fn new(range: Option<&CapacityRange>) -> Result<Capacity, Error> {
+        let range = range.copied().unwrap_or_default();
+        let bytes = |name: &str, value: i64| {
+            u64::try_from(value)
+                .map_err(|_| Error::Invalid(format!("{name} is {value}, and cannot be negative")))
+        };
+        let required = bytes("required_bytes", range.required_bytes)?;
+        let limit = bytes("limit_bytes", range.limit_bytes)?;
+        if limit > 0 && required > limit {
+            return Err(Error::Range(format!("required_bytes {required} is more than limit_bytes {limit}")));
+        }
+        Ok(Capacity { required, limit })
+    }
+
+    /// The volume's capacity; 0 is "not known", where nothing was required.
+    pub fn bytes(self) -> u64 {
+        self.required
+    }
+
+    /// Whether a volume that exists is what is asked for.
+    pub fn admits(self, bytes: u64) -> bool {
+        bytes >= self.required && (self.limit == 0 || bytes <= self.limit)
+    }
+
+    /// No volume is larger than what it lies on (`total` bytes; 0 where that is not known).
+    pub fn check_fits(self, total: u64) -> Result<(), Error> {
+        if total > 0 && self.required > total {
+            return Err(Error::Range(format!(
+                "required_bytes {} is more than the {total} bytes of the share's file system",
+                self.required
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::csi::volume_capability::{AccessMode, BlockVolume};
+    use tonic::Code;
+
+    fn mount(mode: Mode) -> VolumeCapability {
+        VolumeCapability {
+            access_type: Some(AccessType::Mount(MountVolume::default())),
+            access_mode: Some(AccessMode { mode: mode.into() }),
+        }
+    }
+
+    fn range(required_bytes: i64, limit_bytes: i64) -> Result<Capacity, Error> {
+        Capacity::new(Some(&CapacityRange { required_bytes, limit_bytes }))
+    }
+
+    #[test]
+    fn directories_are_mounted_by_many() {
+        assert_eq!(check(&mount(Mode::MultiNodeMultiWriter)).unwrap(), Access::ReadWrite);
+        assert_eq!(check(&mount(Mode::MultiNodeReaderOnly)).unwrap(), Access::ReadOnly);
+        let mut block = mount(Mode::SingleNodeWriter);
+        block.access_type = Some(AccessType::Block(BlockVolume::default()));
+        let mut flags = mount(Mode::SingleNodeWriter);
+        let mount_flags = vec!["suid".into()];
+        flags.access_type = Some(AccessType::Mount(MountVolume { mount_flags, ..MountVolume::default() }));
+        for bad in [
+            block,
+            flags,
+            mount(Mode::Unknown),
+            mount(Mode::SingleNodeSingleWriter),
+            VolumeCapability::default(),
+        ] {
+            assert_eq!(check(&bad).unwrap_err().code(), Code::InvalidArgument, "{bad:?}");
+        }
+        assert_eq!(check_all(&[]).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn capacities_that_cannot_be() {
+        assert_eq!(range(-1, 0).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(range(0, i64::MIN).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(range(2, 1).unwrap_err().code(), Code::OutOfRange);
+        let huge = range(i64::MAX, 0).unwrap();
+        assert_eq!(huge.check_fits(1 << 50).unwrap_err().code(), Code::OutOfRange);
+        assert!(huge.check_fits(0).is_ok());
+    }
+
+    #[test]
+    fn what_exists_is_compared() {
+        let wanted = range(10, 20).unwrap();
+        assert_eq!((wanted.bytes(), wanted.admits(10), wanted.admits(20)), (10, true, true));
+        assert!(!wanted.admits(9) && !wanted.admits(21) && !wanted.admits(0));
+        assert!(Capacity::new(None).unwrap().admits(0));
+    }
+}

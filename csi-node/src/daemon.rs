@@ -1,0 +1,165 @@
+//! What runs: the services of the roles, each on its socket, until it is stopped.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::admin::{self, State};
+use crate::controller::Controller;
+use crate::identity::Identity;
+use crate::janitor::Janitor;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::proto::csi::controller_server::ControllerServer;
+use crate::proto::csi::identity_server::IdentityServer;
+use crate::proto::csi::node_server::NodeServer;
+use crate::proto::registration::registration_server::RegistrationServer;
+use crate::registration::Registration;
+use crate::share::Shares;
+use crate::socket;
+
+/// Why the driver does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A socket.
+    #[error("cannot listen at {0}")]
+    Listen(PathBuf, #[source] io::Error),
+    /// The address of the metrics.
+    #[error("cannot listen at {0}")]
+    Admin(SocketAddr, #[source] io::Error),
+    /// Serving ended by itself.
+    #[error("cannot serve")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// What a driver is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its socket.
+    pub endpoint: PathBuf,
+    /// The node it is on.
+    pub node: String,
+    /// Whether it makes volumes.
+    pub controller: bool,
+    /// Whether it shows them to pods; and beneath what, if that is known.
+    pub node_service: bool,
+    /// All targets lie beneath it.
+    pub targets: Option<PathBuf>,
+    /// Where the kubelet looks for plugins.
+    pub registration: Option<PathBuf>,
+    /// Where metrics are served.
+    pub admin: Option<SocketAddr>,
+}
+
+/// What the parts of a driver share.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The shares.
+    pub shares: Shares,
+    /// What empties their trash.
+    pub janitor: Janitor,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Parts {
+    /// Of a driver with these shares.
+    pub fn new(shares: Shares) -> Parts {
+        Parts { janitor: Janitor::new(shares.clone()), shares, metrics: Metrics::default() }
+    }
+}
+
+struct Status {
+    parts: Parts,
+    registration: Option<Registration>,
+}
+
+impl State for Status {
+    fn metrics(&self) -> String {
+        self.parts.metrics.text()
+    }
+
+    fn not_ready(&self) -> Option<&'static str> {
+        if !self.parts.shares.ready() {
+            return Some("the shares are not known yet");
+        }
+        let waiting = self.registration.as_ref().is_some_and(|registration| !registration.done());
+        waiting.then_some("the kubelet has not registered the driver yet")
+    }
+}
+
+/// Serves until `stop` is cancelled; calls that are under way then are answered.
+pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Result<(), DaemonError> {
+    let registration = config.registration.as_ref().map(|_| Registration::new(&config.endpoint));
+    let status = Status { parts: parts.clone(), registration: registration.clone() };
+    let admin = serve_admin(config.admin, status).await?;
+    let services = serve_csi(&config, &parts, stop.clone());
+    let registered = serve_registration(config.registration.clone(), registration, stop.clone());
+    // If one of them ends, so does the other.
+    let ended = tokio::try_join!(end_with(&stop, services), end_with(&stop, registered));
+    parts.janitor.stop();
+    if let Some(admin) = admin {
+        admin.abort();
+    }
+    ended.map(|_| ())
+}
+
+async fn end_with<T>(stop: &CancellationToken, task: impl Future<Output = T>) -> T {
+    let _guard = stop.clone().drop_guard();
+    task.await
+}
+
+async fn serve_csi(config: &Config, parts: &Parts, stop: CancellationToken) -> Result<(), DaemonError> {
+    let listener = socket::listen(&config.endpoint)
+        .map_err(|error| DaemonError::Listen(config.endpoint.clone(), error))?;
+    let Parts { shares, janitor, metrics } = parts.clone();
+    let controller = config.controller.then(|| {
+        ControllerServer::new(Controller::new(shares.clone(), &config.node, janitor, metrics.clone()))
+    });
+    let node = config
+        .node_service
+        .then(|| NodeServer::new(Node::new(shares.clone(), &config.node, config.targets.clone(), metrics)));
+    tracing::info!(endpoint = %config.endpoint.display(), node = config.node, "serving");
+    Server::builder()
+        .add_service(IdentityServer::new(Identity::new(shares)))
+        .add_optional_service(controller)
+        .add_optional_service(node)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// The socket goes when the driver does: the kubelet takes that as the end of the driver on this node.
+async fn serve_registration(
+    directory: Option<PathBuf>,
+    registration: Option<Registration>,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
+    let (Some(directory), Some(registration)) = (directory, registration) else {
+        stop.cancelled().await;
+        return Ok(());
+    };
+    let path = Registration::socket(&directory);
+    let listener = socket::listen(&path).map_err(|error| DaemonError::Listen(path.clone(), error))?;
+    let served = Server::builder()
+        .add_service(RegistrationServer::new(registration))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .await;
+    let _ = std::fs::remove_file(path);
+    Ok(served?)
+}
+
+async fn serve_admin(
+    address: Option<SocketAddr>,
+    status: Status,
+) -> Result<Option<tokio::task::JoinHandle<()>>, DaemonError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| DaemonError::Admin(address, error))?;
+    Ok(Some(tokio::spawn(admin::serve(listener, Arc::new(status)))))
+}

@@ -1,0 +1,37 @@
+//! The CSI driver `csi.lustre-bridge.io`: identity, controller and node in one binary.
+//!
+//! A volume is a directory beneath its share and a record in the driver's own directory on the share
+//! ([`store`]): the driver holds no state, and what it is told (ids, contexts, paths) never becomes a path
+//! outside the share. [`volumes`] makes and deletes them, [`mounts`] shows them to pods; [`controller`],
+//! [`node`] and [`identity`] speak the Container Storage Interface. In Kubernetes the shares come from the
+//! `LustreShare`s, else from the command line.
+
+pub mod admin;
+pub mod capability;
+pub mod controller;
+pub mod daemon;
+pub mod error;
+pub mod id;
+pub mod identity;
+pub mod janitor;
+pub mod locks;
+pub mod metrics;
+pub mod mounts;
+pub mod node;
+pub mod parameters;
+pub mod path;
+pub mod proto;
+pub mod record;
+pub mod registration;
+pub mod share;
+pub mod socket;
+pub mod store;
+pub mod template;
+pub mod trash;
+pub mod tree;
+pub mod volumes;
+
+/// The driver's name, which is in every volume and every node object.
+pub const DRIVER: &str = "csi.lustre-bridge.io";
+/// The topology key whose value is the node's id.
+pub const TOPOLOGY: &str = "topology.csi.lustre-bridge.io/node";

@@ -1,0 +1,174 @@
+//! Showing a volume to a pod: one bind mount of its own directory. Everything here blocks.
+//!
+//! The mount is made detached, restricted, and only then attached: there is no moment at which a read-only
+//! volume could be written to. What it covers is hidden before the call answers, so before a pod sees it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use lustre::sys::{self, Mode, OFlags};
+use rustix::fs::CWD;
+
+use crate::error::Error;
+use crate::store;
+use crate::tree::open_directory;
+
+/// More mounts are never on top of one another.
+const STACKED: usize = 64;
+
+/// A target path that may be one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target(PathBuf);
+
+impl Target {
+    /// An absolute path in normal form, beneath `within` if that is given.
+    pub fn parse(field: &str, text: &str, within: Option<&Path>) -> Result<Target, Error> {
+        if text.is_empty() {
+            return Err(Error::Invalid(format!("{field} is missing")));
+        }
+        let path = Path::new(text);
+        let mut parts = path.components();
+        let rooted = parts.next() == Some(Component::RootDir);
+        let normal =
+            rooted && parts.clone().count() > 0 && parts.all(|part| matches!(part, Component::Normal(_)));
+        if !normal || text.contains('\0') || text.len() > 4095 {
+            return Err(Error::Invalid(format!("{field} {text:?} is not an absolute path in normal form")));
+        }
+        if let Some(within) = within.filter(|within| !path.starts_with(within)) {
+            return Err(Error::Invalid(format!("{field} {text:?} is not beneath {}", within.display())));
+        }
+        Ok(Target(path.into()))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.0.as_os_str().as_bytes()
+    }
+
+    /// The directory, or the root of what is mounted on it.
+    fn open(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, &*self.0, flags, Mode::empty()))?)
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        match fs::DirBuilder::new().mode(0o750).create(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::Io(format!("cannot make the target {}", self.0.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+/// Mounts the directory `volume` at `target`. Done already: nothing happens.
+///
+/// `nested` are the places beneath the volume where shares are; their records are covered.
+pub fn publish(
+    volume: BorrowedFd<'_>,
+    target: &Target,
+    read_only: bool,
+    nested: &[String],
+) -> Result<(), Error> {
+    target.make()?;
+    let place = target.open().map_err(Error::io(format!("cannot open the target {target}")))?;
+    if is_published(volume, place.as_fd(), target, read_only)? {
+        return cover(target, nested);
+    }
+    let tree = sys::clone_tree(volume).map_err(Error::io("cannot clone the volume's directory"))?;
+    sys::restrict(tree.as_fd(), read_only).map_err(Error::io("cannot restrict the volume's mount"))?;
+    sys::attach(tree.as_fd(), place.as_fd())
+        .map_err(Error::io(format!("cannot attach the volume at {target}")))?;
+    cover(target, nested).inspect_err(|_| {
+        // Better not published than with the records in sight; the call says what went wrong.
+        let _ = sys::detach(target.bytes());
+    })
+}
+
+fn is_published(
+    volume: BorrowedFd<'_>,
+    place: BorrowedFd<'_>,
+    target: &Target,
+    read_only: bool,
+) -> Result<bool, Error> {
+    let looked = Error::io(format!("cannot look at the target {target}"));
+    let (mount, same) =
+        sys::mount_point(place).and_then(|mount| Ok((mount, same(volume, place)?))).map_err(looked)?;
+    match (mount.mounted, same) {
+        (false, _) => Ok(false),
+        (true, false) => Err(Error::Exists(format!("something else is mounted at {target}"))),
+        (true, true) if mount.read_only == read_only => Ok(true),
+        (true, true) => Err(Error::Exists(format!(
+            "the volume is published at {target} already, {}",
+            if mount.read_only { "read-only" } else { "for writing" }
+        ))),
+    }
+}
+
+/// Whether two descriptors are of one directory.
+fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
+    let (a, b) = (sys::stat(a)?, sys::stat(b)?);
+    Ok((a.dev, a.ino) == (b.dev, b.ino))
+}
+
+/// Mounts an empty directory on each directory of records.
+fn cover(target: &Target, nested: &[String]) -> Result<(), Error> {
+    let covered = || {
+        let root = target.open()?;
+        nested.iter().try_for_each(|share| cover_one(root.as_fd(), share))
+    };
+    covered().map_err(Error::io(format!("cannot cover {} of the volume at {target}", store::DIRECTORY)))
+}
+
+fn cover_one(root: BorrowedFd<'_>, share: &str) -> io::Result<()> {
+    let path =
+        if share.is_empty() { store::DIRECTORY.to_owned() } else { format!("{share}/{}", store::DIRECTORY) };
+    let records = match open_directory(root, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    if sys::mount_point(records.as_fd())?.mounted {
+        return Ok(());
+    }
+    sys::attach(sys::empty_tree()?.as_fd(), records.as_fd())
+}
+
+/// Takes everything away that is mounted at `target`, and its directory. Done already: nothing happens.
+pub fn unpublish(target: &Target) -> Result<(), Error> {
+    for _ in 0..STACKED {
+        let detached = sys::detach(target.bytes());
+        if !detached.map_err(Error::io(format!("cannot detach what is mounted at {target}")))? {
+            break;
+        }
+    }
+    match fs::remove_dir(&target.0) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // Never more than an empty directory: what is in it is not ours.
+            Err(Error::Io(format!("cannot remove the directory {target}"), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// That `path` is where the directory `volume` is mounted.
+pub fn check_published(volume: BorrowedFd<'_>, path: &Target) -> Result<(), Error> {
+    let there =
+        path.open().and_then(|place| Ok((same(volume, place.as_fd())?, sys::mount_point(place.as_fd())?)));
+    match there {
+        Ok((true, mount)) if mount.mounted => Ok(()),
+        Ok(_) => Err(Error::NotFound(format!("the volume is not published at {path}"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::NotFound(format!("there is nothing at {path}")))
+        }
+        Err(error) => Err(Error::Io(format!("cannot look at {path}"), error)),
+    }
+}

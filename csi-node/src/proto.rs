@@ -1,0 +1,12 @@
+//! The wire contracts, generated from `proto/`.
+#![allow(missing_docs, unreachable_pub, clippy::pedantic)]
+
+/// The Container Storage Interface.
+pub mod csi {
+    tonic::include_proto!("csi.v1");
+}
+
+/// The kubelet's plugin registration.
+pub mod registration {
+    tonic::include_proto!("pluginregistration");
+}

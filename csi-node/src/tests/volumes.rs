@@ -1,0 +1,209 @@
+//! Volumes on a real directory.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::proto::csi::CapacityRange;
+use crate::share::{Named, Shares};
+use crate::trash;
+
+struct Place {
+    base: TempDir,
+    tree: Tree,
+}
+
+fn place() -> Place {
+    let base = TempDir::new().unwrap();
+    fs::create_dir_all(base.path().join("share")).unwrap();
+    fs::create_dir_all(base.path().join("outside")).unwrap();
+    let shares = Shares::unknown("/");
+    let named: Named = format!("s=directory:{}", base.path().join("share").display()).parse().unwrap();
+    shares.replace([(named.name, named.spec)]);
+    let tree = shares.get("s").unwrap().unwrap().open().unwrap();
+    Place { base, tree }
+}
+
+impl Place {
+    fn path(&self, name: &str) -> PathBuf {
+        self.base.path().join("share").join(name)
+    }
+
+    fn create(&self, name: &str, path: &str) -> Result<(Uuid, Record), Error> {
+        create(&self.tree, &wanted(name, path, 0))
+    }
+}
+
+fn wanted(name: &str, path: &str, bytes: i64) -> Wanted {
+    let is = rustix::process::geteuid().as_raw();
+    let range = CapacityRange { required_bytes: bytes, limit_bytes: 0 };
+    Wanted {
+        name: name.into(),
+        path: SubPath::parse(path).unwrap(),
+        owner: Owner { uid: is, gid: rustix::process::getegid().as_raw(), mode: 0o2770 },
+        capacity: Capacity::new(Some(&range)).unwrap(),
+    }
+}
+
+#[test]
+fn a_volume_is_a_directory_and_a_record() {
+    let place = place();
+    let (uuid, record) = place.create("pvc-1", "team-a/data-pvc-1").unwrap();
+    let directory = fs::metadata(place.path("team-a/data-pvc-1")).unwrap();
+    assert_eq!(directory.permissions().mode() & 0o7777, 0o2770);
+    assert_eq!(fs::metadata(place.path("team-a")).unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(find(&place.tree, &uuid).unwrap(), record);
+    for private in [".lb~dcsi", ".lb~dcsi/volumes", ".lb~dcsi/trash", ".lb~dcsi/new"] {
+        assert_eq!(fs::metadata(place.path(private)).unwrap().permissions().mode() & 0o7777, 0o700);
+    }
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/new")).unwrap().count(), 0);
+}
+
+#[test]
+fn asking_again_changes_nothing() {
+    let place = place();
+    let first = create(&place.tree, &wanted("v", "v", 10)).unwrap();
+    fs::write(place.path("v/file"), "kept").unwrap();
+    fs::set_permissions(place.path("v"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(create(&place.tree, &wanted("v", "v", 10)).unwrap(), first);
+    assert_eq!(fs::read_to_string(place.path("v/file")).unwrap(), "kept");
+    assert_eq!(fs::metadata(place.path("v")).unwrap().permissions().mode() & 0o7777, 0o700);
+    for other in [wanted("v", "v", 11), wanted("v", "elsewhere", 10)] {
+        assert_eq!(create(&place.tree, &other).unwrap_err().code(), Code::AlreadyExists);
+    }
+    assert!(!place.path("elsewhere").exists());
+}
+
+#[test]
+fn an_interrupted_call_is_finished() {
+    let place = place();
+    let (uuid, record) = place.create("v", "a/v").unwrap();
+    fs::remove_dir(place.path("a/v")).unwrap();
+    assert_eq!(place.create("v", "a/v").unwrap().1, record);
+    assert!(place.path("a/v").exists());
+    // The directory went aside, and the record was to go.
+    fs::remove_dir(place.path("a/v")).unwrap();
+    assert!(delete(&place.tree, &uuid).unwrap());
+    assert!(!delete(&place.tree, &uuid).unwrap());
+}
+
+#[test]
+fn a_directory_that_is_there_is_not_taken() {
+    let place = place();
+    fs::create_dir_all(place.path("a/v")).unwrap();
+    let error = place.create("v", "a/v").unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert_eq!(find(&place.tree, &Uuid::of_name("v")).unwrap_err().code(), Code::NotFound);
+}
+
+#[test]
+fn planted_links_lead_nowhere() {
+    let place = place();
+    let outside = place.base.path().join("outside");
+    symlink(&outside, place.path("team-a")).unwrap();
+    symlink(&outside, place.path("v2")).unwrap();
+    fs::write(place.path("team-b"), "a file").unwrap();
+    for (name, path) in [("v1", "team-a/v1"), ("v2", "v2"), ("v3", "team-b/v3")] {
+        assert_eq!(place.create(name, path).unwrap_err().code(), Code::FailedPrecondition, "{path}");
+        assert!(find(&place.tree, &Uuid::of_name(name)).is_err());
+    }
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_planted_before_deletion_is_removed_itself() {
+    let place = place();
+    let (uuid, _) = place.create("v", "a/v").unwrap();
+    let outside = place.base.path().join("outside");
+    fs::write(outside.join("file"), "kept").unwrap();
+    fs::remove_dir(place.path("a/v")).unwrap();
+    symlink(&outside, place.path("a/v")).unwrap();
+    assert!(delete(&place.tree, &uuid).unwrap());
+    let store = place.tree.make_store().unwrap();
+    assert!(trash::sweep(store.trash(), &AtomicBool::new(false)).unwrap());
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "kept");
+    // A link on the way: the volume is out of reach, and nothing is touched.
+    let (uuid, _) = place.create("w", "b/w").unwrap();
+    fs::rename(place.path("b"), place.path("c")).unwrap();
+    symlink(&outside, place.path("b")).unwrap();
+    fs::create_dir(outside.join("w")).unwrap();
+    assert_eq!(delete(&place.tree, &uuid).unwrap_err().code(), Code::FailedPrecondition);
+    assert!(outside.join("w").exists() && place.path("c/w").exists());
+}
+
+#[test]
+fn deletion_puts_aside_and_then_removes() {
+    let place = place();
+    let (uuid, _) = place.create("v", "a/v").unwrap();
+    fs::create_dir_all(place.path("a/v/deep/er")).unwrap();
+    fs::write(place.path("a/v/deep/file"), "x").unwrap();
+    assert!(delete(&place.tree, &uuid).unwrap());
+    assert!(!place.path("a/v").exists() && place.path("a").exists());
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/trash")).unwrap().count(), 1);
+    // The same name again, and deleted again, before the first is removed.
+    place.create("v", "a/v").unwrap();
+    assert!(delete(&place.tree, &uuid).unwrap());
+    let store = place.tree.make_store().unwrap();
+    assert!(trash::sweep(store.trash(), &AtomicBool::new(false)).unwrap());
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/trash")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/volumes")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_record_directory_of_somebody_else_is_not_believed() {
+    let place = place();
+    fs::create_dir_all(place.path(".lb~dcsi/volumes")).unwrap();
+    fs::set_permissions(place.path(".lb~dcsi"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(place.create("v", "v").unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(find(&place.tree, &Uuid::of_name("v")).unwrap_err().code(), Code::FailedPrecondition);
+    fs::remove_dir_all(place.path(".lb~dcsi")).unwrap();
+    symlink(place.base.path().join("outside"), place.path(".lb~dcsi")).unwrap();
+    assert!(place.create("v", "v").is_err());
+    assert_eq!(fs::read_dir(place.base.path().join("outside")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_newer_record_is_refused_by_name() {
+    let place = place();
+    let (uuid, _) = place.create("v", "v").unwrap();
+    fs::write(place.path(&format!(".lb~dcsi/volumes/{uuid}.json")), r#"{"version":9}"#).unwrap();
+    let error = delete(&place.tree, &uuid).unwrap_err();
+    assert!(error.code() == Code::FailedPrecondition && error.to_string().contains("format 9"), "{error}");
+    assert!(place.path("v").exists());
+}
+
+#[test]
+fn grants_are_recorded_once_and_never_deleted() {
+    let place = place();
+    let uuid = Uuid::of_name("grant");
+    let path = SubPath::parse("team-a").unwrap();
+    grant(&place.tree, &uuid, "team-a/scratch", &path, false).unwrap();
+    let file = place.path(&format!(".lb~dcsi/volumes/{uuid}.json"));
+    let first = fs::metadata(&file).unwrap().ino();
+    grant(&place.tree, &uuid, "team-a/scratch", &path, false).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().ino(), first);
+    assert_eq!(delete(&place.tree, &uuid).unwrap_err().code(), Code::FailedPrecondition);
+}
+
+#[test]
+fn leftovers_are_tidied() {
+    let place = place();
+    place.create("v", "v").unwrap();
+    fs::write(place.path(".lb~dcsi/volumes/.lb~tabc"), "half").unwrap();
+    fs::create_dir(place.path(".lb~dcsi/new/.lb~tdef")).unwrap();
+    place.tree.make_store().unwrap().tidy().unwrap();
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/volumes")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/new")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_capacity_beyond_the_file_system_is_out_of_range() {
+    let place = place();
+    let error = create(&place.tree, &wanted("v", "v", i64::MAX)).unwrap_err();
+    assert_eq!(error.code(), Code::OutOfRange);
+    assert!(!place.path("v").exists());
+}

@@ -1,0 +1,174 @@
+//! An opened share: directories beneath it, made whole or not at all.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use lustre::fs::{FileSystem, detect};
+use lustre::sys::{self, Mode, OFlags, Symlinks};
+use rustix::fs::{Gid, Uid, fchmod, fchown};
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::path::SubPath;
+use crate::store::{self, Store};
+
+/// Whose a directory becomes when the driver makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl Owner {
+    /// Of directories on the way: nobody else can exchange what lies below them.
+    pub const ROOT: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
+    /// Where nothing else is said.
+    pub const DEFAULT: Owner = Owner { uid: 0, gid: 0, mode: 0o2770 };
+}
+
+/// What [`Tree::make`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Made {
+    /// The directory is new.
+    New,
+    /// It was there, and was left as it is.
+    Existing,
+}
+
+/// An opened share. Nothing outside of it is reached, whatever is in it: no symbolic link is followed.
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+    fs: Arc<dyn FileSystem>,
+}
+
+impl Tree {
+    /// Of an opened directory.
+    pub fn new(root: OwnedFd) -> Tree {
+        let fs = detect(root.as_fd());
+        Tree { root, fs }
+    }
+
+    /// The directory of the share itself.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// What differs between file systems.
+    pub fn fs(&self) -> &Arc<dyn FileSystem> {
+        &self.fs
+    }
+
+    /// Opens a directory as a place (`O_PATH`); `ELOOP` or `ENOTDIR` where it leads through anything else.
+    pub fn open(&self, path: &SubPath) -> io::Result<OwnedFd> {
+        open_directory(self.root(), path.as_str())
+    }
+
+    /// The records, if there are any yet.
+    pub fn store(&self) -> Result<Option<Store>, Error> {
+        Store::open(self)
+    }
+
+    /// The records; their directory is made when it is missing.
+    pub fn make_store(&self) -> Result<Store, Error> {
+        Store::make(self)
+    }
+
+    /// Makes a directory with its owner and mode, and those on the way to it as [`Owner::ROOT`], each durable
+    /// before it is used. One that exists is left as it is.
+    pub fn make(&self, path: &SubPath, owner: Owner) -> Result<Made, Error> {
+        if let Ok(_there) = self.open(path) {
+            return Ok(Made::Existing);
+        }
+        let store = self.make_store()?;
+        let mut parent = self.open(&SubPath::share()).map_err(Error::io("cannot open the share"))?;
+        let mut names = path.components().peekable();
+        let mut made = Made::Existing;
+        while let Some(name) = names.next() {
+            let owner = if names.peek().is_some() { Owner::ROOT } else { owner };
+            let step = enter(&*self.fs, store.staging(), parent.as_fd(), name, owner);
+            (parent, made) =
+                step.map_err(Error::io(format!("cannot make {name:?} of the directory {path}")))?;
+        }
+        Ok(made)
+    }
+}
+
+/// Opens `name` in `parent`, made with `owner` if it is missing.
+///
+/// It is built in `staging`, where nobody else is, and renamed into place: so it never exists with another owner
+/// or mode, and what is given away is never something that somebody put in its place.
+pub fn enter(
+    fs: &dyn FileSystem,
+    staging: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
+    name: &str,
+    owner: Owner,
+) -> io::Result<(OwnedFd, Made)> {
+    match open_directory(parent, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return Ok((found?, Made::Existing)),
+    }
+    let temporary = fs.temporary_name(name.as_bytes())?;
+    build(staging, &temporary, owner)?;
+    match sys::rename_exclusive_at(staging, &temporary, parent, name.as_bytes()) {
+        Ok(()) => {
+            fs.persist(parent, None)?;
+            Ok((open_directory(parent, name)?, Made::New))
+        }
+        Err(error) => {
+            sys::remove_dir_at(staging, &temporary)?;
+            if Errno::from_io_error(&error) != Some(Errno::EXIST) {
+                return Err(error);
+            }
+            Ok((open_directory(parent, name)?, Made::Existing))
+        }
+    }
+}
+
+/// A new directory in a place that is ours alone.
+fn build(staging: BorrowedFd<'_>, name: &[u8], owner: Owner) -> io::Result<()> {
+    sys::make_dir_at(staging, name, 0o700)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let directory = File::from(sys::open_beneath(staging, name, flags, Symlinks::Never)?);
+    own(directory.as_fd(), owner)?;
+    sys::fsync(directory.as_fd())
+}
+
+/// The mode comes last: chown takes set-user-id and set-group-id away.
+fn own(directory: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
+    let is = sys::stat(directory)?;
+    if (is.uid, is.gid) != (owner.uid, owner.gid) {
+        fchown(directory, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+    }
+    Ok(fchmod(directory, Mode::from_raw_mode(owner.mode))?)
+}
+
+/// Opens a directory beneath another as a place.
+pub fn open_directory(dir: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    let path = if path.is_empty() { "." } else { path };
+    sys::open_beneath(dir, path.as_bytes(), OFlags::PATH | OFlags::DIRECTORY, Symlinks::Never)
+}
+
+/// Whether a directory is the driver's alone, so that its content is what the driver wrote.
+pub fn is_ours(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let is = sys::stat(directory)?;
+    Ok(is.uid == rustix::process::geteuid().as_raw() && is.mode & 0o077 == 0)
+}
+
+/// Opens the driver's own directory `name`, made when it is missing.
+pub fn enter_private(tree: &Tree, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+    let me = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
+    let owner = Owner { uid: me, gid: group, mode: 0o700 };
+    let (directory, _) = enter(&**tree.fs(), parent, parent, name, owner)
+        .map_err(Error::io(format!("cannot make the driver's directory {name:?}")))?;
+    store::check_ours(directory.as_fd(), name)?;
+    Ok(directory)
+}
