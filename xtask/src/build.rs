@@ -11,12 +11,38 @@ pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
 
 /// Builds the release server and returns its path.
 pub(crate) fn release() -> Result<PathBuf> {
-    tools::rust(&[], &[MUSL])?;
+    Ok(static_programs(&["object-server"], MUSL, Contents::Unnamed)?.remove(0))
+}
+
+/// Whether a program carries the list of what it was built from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// It does, as cargo-auditable writes it; that takes a tool which is built first.
+    Named,
+    /// It does not.
+    Unnamed,
+}
+
+/// Builds release programs, each of the package of its name, and returns their paths in that order.
+pub(crate) fn static_programs(names: &[&str], target: &str, contents: Contents) -> Result<Vec<PathBuf>> {
+    tools::rust(&[], &[target])?;
     // Some dependencies hold C code.
     tools::debian(&["gcc", "musl-tools"])?;
-    println!("building object-server (release, {MUSL}) …");
-    proc::run(proc::cargo().args(["build", "--release", "--target", MUSL, "--package", "object-server"]))?;
-    existing(paths::target().join(MUSL).join("release/object-server"))
+    println!("building {} (release, {target}) …", names.join(", "));
+    let mut cmd = match contents {
+        Contents::Named => {
+            let mut cmd = proc::cargo_tool(tools::cargo_tool("cargo-auditable")?);
+            cmd.arg("auditable");
+            cmd
+        }
+        Contents::Unnamed => proc::cargo(),
+    };
+    cmd.args(["build", "--release", "--target", target]);
+    for name in names {
+        cmd.args(["--package", name]);
+    }
+    proc::run(&mut cmd)?;
+    names.iter().map(|name| existing(paths::target().join(target).join("release").join(name))).collect()
 }
 
 /// Builds everything that the tests need, in the one profile that they share, and returns the server's path.

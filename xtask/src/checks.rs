@@ -6,8 +6,9 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::cluster::Cluster;
 use crate::report::{Counts, Steps};
-use crate::{build, clients, functional, fuzz, paths, proc, tools};
+use crate::{build, clients, e2e, functional, fuzz, paths, proc, sanity, tools};
 
 /// Runs all tests.
 #[derive(Args, Clone)]
@@ -52,6 +53,8 @@ impl Options {
             (true, _) => {
                 steps.skip("real clients", "--quick");
                 steps.skip("OpenStack Swift's functional tests", "--quick");
+                steps.skip("csi-sanity", "--quick");
+                steps.skip("Kubernetes", "--quick");
             }
             (false, Err(_)) => {
                 steps.step("real clients", || bail!("there is no server"));
@@ -78,6 +81,13 @@ impl Options {
 fn servers(steps: &mut Steps, bin: &Path) {
     steps.step("real clients", || clients::Options::default().run(bin, &[]));
     steps.step("OpenStack Swift's functional tests", || functional::Options::for_test().run(Some(bin)));
+    if let Some(why) = Cluster::impossible() {
+        steps.skip("csi-sanity", &why);
+        steps.skip("Kubernetes", &why);
+        return;
+    }
+    steps.step("csi-sanity", || sanity::run(&build::existing(paths::target().join("debug/csi-node"))?));
+    steps.step("Kubernetes", || e2e::Options::default().run());
 }
 
 /// A command that passes or fails as a whole.

@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// No fsync before the answer: faster, and the last seconds may go in a power cut.
     #[arg(long)]
     relaxed: bool,
+    /// On a real Kubernetes of one node: a share, a bridge, a claim and a pod, until `cargo xtask cluster down`.
+    #[arg(long, conflicts_with_all = ["dir", "port", "relaxed", "bin"])]
+    kubernetes: bool,
     /// The server's binary. Default: built now.
     #[arg(long)]
     bin: Option<PathBuf>,
@@ -33,6 +36,9 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn main(&self) -> Result<()> {
+        if self.kubernetes {
+            return crate::kubernetes::demo();
+        }
         let bin = match &self.bin {
             Some(bin) => bin.clone(),
             None => build::release()?,

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | functional | fuzz | bench | coverage | tools`.
+//! The project's own commands: `cargo xtask demo | test | cluster | e2e | sanity | images | crds | functional | fuzz | bench | coverage | tools`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -9,17 +9,23 @@ mod bench;
 mod build;
 mod checks;
 mod clients;
+mod cluster;
 mod coverage;
+mod crds;
 mod demo;
 mod disk;
+mod e2e;
 mod expected;
 mod functional;
 mod fuzz;
 mod http;
+mod images;
+mod kubernetes;
 mod paths;
 mod proc;
 mod pytest;
 mod report;
+mod sanity;
 mod server;
 mod signals;
 mod swift_peer;
@@ -54,6 +60,19 @@ enum Command {
     Functional(functional::Options),
     /// Run the tests with real clients.
     Clients(clients::Options),
+    /// Write what is generated from the custom resources.
+    Crds,
+    /// Run the tests on a real Kubernetes.
+    E2e(e2e::Options),
+    /// Run the conformance tests of the Container Storage Interface.
+    Sanity(sanity::Options),
+    /// A real Kubernetes of one node on this machine.
+    Cluster(cluster::Options),
+    /// The first process of that node.
+    #[command(hide = true)]
+    Init(cluster::Init),
+    /// Make the product's container images.
+    Images(images::Options),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -70,6 +89,12 @@ fn main() -> ExitCode {
         Command::Tools => tools::all(),
         Command::Functional(options) => options.main(),
         Command::Clients(options) => options.main(),
+        Command::Crds => crds::write(),
+        Command::E2e(options) => options.main(),
+        Command::Sanity(options) => options.main(),
+        Command::Cluster(options) => options.main(),
+        Command::Init(init) => init.main(),
+        Command::Images(options) => options.main(),
         Command::Bench(bench) => bench.main(),
         Command::Reference => reference(),
     };

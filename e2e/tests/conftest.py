@@ -1,0 +1,276 @@
+"""The product on a Kubernetes: KUBECONFIG names the cluster, on which the chart is installed.
+
+LB_KUBECTL, LB_HELM and LB_SWIFT are the programs, LB_OBJECT_SERVER hashes keys. LB_SHARES is a directory that the
+cluster's node and these tests both see: shares are made there, so that the tests look at the files themselves.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+import yaml
+
+SYSTEM = "lustre-bridge-system"
+SHARES = pathlib.Path(os.environ["LB_SHARES"])
+HOST = pathlib.Path("/host")
+UID = 1000
+
+
+def run(*command, stdin=None, check=True, env=None, timeout=120):
+    done = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=None if env is None else {**os.environ, **env},
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def wait_for(what, seconds=60, every=0.2):
+    """What `what` returns once that is true."""
+    end = time.monotonic() + seconds
+    while True:
+        last = what()
+        if last:
+            return last
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what.__doc__ or what}")
+        time.sleep(every)
+
+
+class Kube:
+    """kubectl in one namespace."""
+
+    def __init__(self, namespace="default"):
+        self.namespace = namespace
+
+    def __call__(self, *args, check=True, stdin=None, timeout=120):
+        kubectl = (os.environ["LB_KUBECTL"], "--namespace", self.namespace)
+        return run(*kubectl, *args, check=check, stdin=stdin, timeout=timeout)
+
+    def apply(self, *objects):
+        text = yaml.safe_dump_all(objects)
+        return self("apply", "-f", "-", stdin=text)
+
+    def refused(self, *objects):
+        """The API server's message; it must not take them."""
+        done = self("apply", "-f", "-", stdin=yaml.safe_dump_all(objects), check=False)
+        assert done.returncode != 0, f"the API server took it: {done.stdout}"
+        return done.stderr
+
+    def get(self, *args):
+        """The object, or None."""
+        done = self("get", *args, "-o", "json", "--ignore-not-found")
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def wait(self, what, condition="Ready", seconds=60):
+        try:
+            return self("wait", f"--for=condition={condition}", what, f"--timeout={seconds}s", timeout=seconds + 30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self('describe', what, check=False).stdout}") from None
+
+    def condition(self, what, name):
+        found = self.get(what)
+        conditions = ((found or {}).get("status") or {}).get("conditions") or []
+        return next((c for c in conditions if c["type"] == name), None)
+
+    def until(self, what, name, status, reason=None, seconds=60):
+        """The condition, once it is so."""
+
+        def so():
+            now = self.condition(what, name)
+            return now if now and now["status"] == status and reason in (None, now["reason"]) else None
+
+        try:
+            return wait_for(so, seconds)
+        except AssertionError:
+            raise AssertionError(f"{what}: {name} is {self.condition(what, name)}, not {status} {reason}") from None
+
+    def delete(self, what, seconds=60):
+        self("delete", what, "--ignore-not-found", f"--timeout={seconds}s", timeout=seconds + 30)
+
+    def exec(self, pod, *command, check=True):
+        return self("exec", pod, "--", *command, check=check)
+
+    def sh(self, pod, script, check=True):
+        return self.exec(pod, "sh", "-c", script, check=check)
+
+
+@pytest.fixture(scope="session")
+def system():
+    return Kube(SYSTEM)
+
+
+@pytest.fixture(scope="session")
+def tenant():
+    """A namespace as strict as Pod Security gets."""
+    kube = Kube("tenant")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "team": "physics"}
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenant", "labels": labels}})
+    return kube
+
+
+@pytest.fixture(scope="session")
+def stranger():
+    """A namespace that no share names."""
+    kube = Kube("stranger")
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "stranger"}})
+    return kube
+
+
+def share(name, **spec):
+    """A LustreShare in a directory of its own."""
+    base = {
+        "backend": {"directory": {"hostPath": str(SHARES / name)}},
+        "ownership": {"uid": UID, "gid": UID},
+    }
+    return {
+        "apiVersion": "lustre-bridge.io/v1alpha1",
+        "kind": "LustreShare",
+        "metadata": {"name": name},
+        "spec": {**base, **spec},
+    }
+
+
+def bridge(name, of, **spec):
+    base = {
+        "shareRef": {"name": of},
+        "auth": {"credentials": {"secretRef": {"name": "users"}}},
+        "exposure": {"service": {"type": "NodePort"}},
+    }
+    return {
+        "apiVersion": "lustre-bridge.io/v1alpha1",
+        "kind": "SwiftBridge",
+        "metadata": {"name": name},
+        "spec": {**base, **spec},
+    }
+
+
+def claim(name, storage_class, size="1Gi", mode="ReadWriteMany"):
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": [mode],
+            "storageClassName": storage_class,
+            "resources": {"requests": {"storage": size}},
+        },
+    }
+
+
+def pod(name, **claims):
+    """A pod that sleeps, with claims mounted at /NAME; as restricted as its namespace asks."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsUser": UID,
+                "runAsGroup": UID,
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "shell",
+                    "image": "localhost/busybox:1",
+                    "command": ["sleep", "100000"],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    "volumeMounts": [{"name": n, "mountPath": f"/{n}"} for n in claims],
+                }
+            ],
+            "volumes": [{"name": n, "persistentVolumeClaim": {"claimName": c}} for n, c in claims.items()],
+        },
+    }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shares():
+    SHARES.mkdir(parents=True)
+    yield
+    shutil.rmtree(SHARES)
+
+
+def directory(name):
+    """Where a share's files are; the share's directory must be there before it is mounted."""
+    path = SHARES / name
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def main_share(tenant):
+    """The share that most tests use: a grant that writes, one that reads, and a storage class."""
+    path = directory("main")
+    kube = Kube()
+    kube.apply(
+        share(
+            "main",
+            access=[
+                {"namespace": "tenant", "subPath": "physics"},
+                {"namespace": "tenant", "subPath": "physics", "mode": "ReadOnlyMany", "claimName": "main-readonly"},
+            ],
+            provisioning={"reclaimPolicy": "Delete"},
+        )
+    )
+    kube.wait("lustreshare/main")
+    return path
+
+
+class Swift:
+    """python-swiftclient, run as `command` says."""
+
+    def __init__(self, url, command):
+        self.auth = ["-A", f"{url.rstrip('/')}/auth/v1.0", "-U", "physics:alice", "-K", "secret"]
+        self.command = command
+
+    def __call__(self, *args, check=True):
+        return run(*self.command, *self.auth, *args, check=check)
+
+
+def key_hash(key):
+    return run(os.environ["LB_OBJECT_SERVER"], "hash-key", stdin=key).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def users(tenant):
+    secret = run(os.environ["LB_OBJECT_SERVER"], "generate-secret").stdout
+    user = f'[[user]]\naccount = "physics"\nname = "alice"\nkey_hash = "{key_hash("secret")}"\ngroups = [".admin"]\n'
+    tenant.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "users"},
+            "stringData": {"users.toml": user, "token.secret": secret},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def main_bridge(tenant, main_share, users):
+    """A bridge over the main share; its URL from outside."""
+    tenant.apply(bridge("objects", "main"))
+    tenant.wait("swiftbridge/objects", seconds=90)
+    return endpoint(tenant, "objects")
+
+
+def endpoint(kube, name):
+    return kube.get(f"swiftbridge/{name}")["status"]["endpoints"][0]["url"]
+
+
+@pytest.fixture(scope="session")
+def swift(main_bridge):
+    """From outside the cluster."""
+    return Swift(main_bridge, [os.environ["LB_SWIFT"]])

@@ -1,0 +1,83 @@
+//! `cargo xtask e2e`: the tests on a real Kubernetes (e2e/tests).
+
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::cluster::{helm, kubectl};
+use crate::paths::{self, RunDir};
+use crate::pytest::{Outcome, Run, counts};
+use crate::report::Counts;
+use crate::{build, kubernetes, tools};
+
+/// Runs the tests on a Kubernetes: that of `KUBECONFIG`, with the chart installed, or one of its own.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Options {
+    /// Only tests whose name matches (pytest's -k).
+    filter: Option<String>,
+}
+
+impl Options {
+    pub(crate) fn main(&self) -> Result<()> {
+        let counts = self.run()?;
+        println!("{counts}");
+        if counts.failed > 0 {
+            bail!("{} tests failed", counts.failed);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn run(&self) -> Result<Counts> {
+        let python = tools::python()?;
+        let dir = RunDir::new("e2e")?;
+        let given = env::var_os("KUBECONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let (own, kubeconfig) = if let Some(kubeconfig) = given {
+            (None, kubeconfig)
+        } else {
+            let cluster = kubernetes::with_product()?;
+            let kubeconfig = cluster.0.kubeconfig();
+            (Some(cluster), kubeconfig)
+        };
+        let server = build::existing(paths::target().join(build::MUSL).join("release/object-server"))?;
+        let env = [
+            ("KUBECONFIG", kubeconfig.display().to_string()),
+            ("LB_KUBECTL", kubectl()?.display().to_string()),
+            ("LB_HELM", helm()?.display().to_string()),
+            ("LB_SWIFT", python.join("swift").display().to_string()),
+            ("LB_OBJECT_SERVER", server.display().to_string()),
+            ("LB_SHARES", dir.path().join("shares").display().to_string()),
+        ];
+        let mut args = vec!["e2e/tests".to_owned(), "--tb=short".to_owned(), "-x".to_owned()];
+        if let Some(filter) = &self.filter {
+            args.extend(["-k".to_owned(), filter.clone()]);
+        }
+        let tests = Run {
+            python: &python,
+            dir: &paths::repo(),
+            args: &args,
+            env: &env,
+            out: dir.path(),
+            name: "e2e",
+            limit: Duration::from_mins(20),
+        }
+        .tests()?;
+        for test in &tests {
+            println!("{:?} {:6.1} s {}", test.outcome, test.seconds, test.id);
+        }
+        let counts = counts(&tests);
+        for test in tests.iter().filter(|t| t.outcome == Outcome::Failed) {
+            println!("FAILED {}\n    {}", test.id, test.reason.lines().next().unwrap_or_default());
+        }
+        if let (Some(cluster), true) = (&own, counts.failed > 0) {
+            cluster.0.keep_logs();
+        }
+        drop(own);
+        if counts.failed > 0 {
+            println!("logs: {}", dir.keep().display());
+        }
+        Ok(counts)
+    }
+}
