@@ -9,6 +9,7 @@ use crate::capability::{self, Capacity};
 use crate::error::Error;
 use crate::id::{Uuid, VolumeId};
 use crate::janitor::Janitor;
+use crate::listing::{after, last_id, page};
 use crate::locks::Locks;
 use crate::metrics::Metrics;
 use crate::parameters::{self, Parameters};
@@ -28,12 +29,11 @@ use crate::proto::csi::{
     TopologyRequirement, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume,
 };
 use crate::record::Record;
+use crate::request::{check_context, check_extras, check_name, require};
 use crate::share::{Share, Shares};
 use crate::tree::Tree;
 use crate::volumes::{self, Wanted};
 
-/// The specification's limit of a string.
-const LONGEST_NAME: usize = 128;
 /// Records that are read for one page where the caller names no limit.
 const PAGE: usize = 1000;
 
@@ -189,53 +189,6 @@ impl Controller {
     }
 }
 
-/// The specification's rules for a name: any text without control characters other than tab and line ends.
-fn check_name(name: &str) -> Result<(), Error> {
-    require("name", name)?;
-    if name.len() > LONGEST_NAME {
-        return Err(Error::Invalid(format!(
-            "name has {} bytes, and has to have at most {LONGEST_NAME}",
-            name.len()
-        )));
-    }
-    Ok(())
-}
-
-pub(crate) fn require(field: &str, value: &str) -> Result<(), Error> {
-    if value.is_empty() { Err(Error::Invalid(format!("{field} is missing"))) } else { Ok(()) }
-}
-
-fn check_extras(request: &CreateVolumeRequest) -> Result<(), Error> {
-    if request.volume_content_source.is_some() {
-        return Err(Error::Invalid(
-            "volumes are not made from snapshots or other volumes by this driver".into(),
-        ));
-    }
-    if !request.mutable_parameters.is_empty() {
-        return Err(Error::Invalid("this driver has no mutable parameters".into()));
-    }
-    Ok(())
-}
-
-/// The driver gives its volumes no context: what is there was put there by somebody else. The orchestrator's
-/// own keys say nothing to us, but an inline volume would have no record.
-pub(crate) fn check_context(context: &HashMap<String, String>) -> Result<(), Error> {
-    if context.get("csi.storage.k8s.io/ephemeral").is_some_and(|value| value == "true") {
-        return Err(Error::Invalid("inline volumes are not offered: use a claim".into()));
-    }
-    let orchestrators = ["csi.storage.k8s.io/", "storage.kubernetes.io/"];
-    let ours = |key: &&String| !orchestrators.iter().any(|prefix| key.starts_with(prefix));
-    let mut unknown: Vec<_> = context.keys().filter(ours).map(String::as_str).collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    unknown.sort_unstable();
-    Err(Error::Invalid(format!(
-        "volume_context has {}, and this driver gives none: what a volume is stands in its record",
-        unknown.join(", ")
-    )))
-}
-
 fn check_writable(record: &Record, request: &ValidateVolumeCapabilitiesRequest) -> Result<(), Error> {
     let writes = |capability| matches!(capability::check(capability), Ok(capability::Access::ReadWrite));
     if record.read_only && request.volume_capabilities.iter().any(writes) {
@@ -285,40 +238,6 @@ fn volume(share: &Share, id: &VolumeId, record: &Record) -> Volume {
         accessible_topology: share.spec.node.iter().map(segment).collect(),
         ..Volume::default()
     }
-}
-
-/// A token is the id of the last volume of the page before.
-fn after(token: &str) -> Result<Option<VolumeId>, Error> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    VolumeId::parse(token)
-        .map(Some)
-        .map_err(|_| Error::Aborted("starting_token is none of this driver: begin again without one".into()))
-}
-
-fn last_id(entries: &[Entry]) -> String {
-    let last = entries.last().and_then(|entry| entry.volume.as_ref());
-    last.map(|volume| volume.volume_id.clone()).unwrap_or_default()
-}
-
-/// Up to `wanted` volumes whose ids come after `after`. A damaged record hides its own volume only.
-fn page(tree: &Tree, after: Option<&Uuid>, wanted: usize) -> Result<Vec<(Uuid, Record)>, Error> {
-    let Some(store) = tree.store()? else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for uuid in store.list()? {
-        if found.len() == wanted {
-            break;
-        }
-        if after.is_some_and(|after| uuid <= *after) {
-            continue;
-        }
-        match store.read(&uuid) {
-            Ok(record) => found.extend(record.map(|record| (uuid, record))),
-            Err(error) => tracing::warn!(%uuid, %error, "a volume is not listed"),
-        }
-    }
-    Ok(found)
 }
 
 fn capabilities() -> Vec<ControllerServiceCapability> {

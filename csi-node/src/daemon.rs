@@ -1,7 +1,7 @@
 //! What runs: the services of the roles, each on its socket, until it is stopped.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -160,6 +160,13 @@ async fn serve_admin(
     status: Status,
 ) -> Result<Option<tokio::task::JoinHandle<()>>, DaemonError> {
     let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.map_err(|error| DaemonError::Admin(address, error))?;
+    let listener = match TcpListener::bind(address).await {
+        // All addresses, on a host that has no IPv6.
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    let listener = listener.map_err(|error| DaemonError::Admin(address, error))?;
     Ok(Some(tokio::spawn(admin::serve(listener, Arc::new(status)))))
 }

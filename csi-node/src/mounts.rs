@@ -79,6 +79,11 @@ pub fn publish(
     read_only: bool,
     nested: &[String],
 ) -> Result<(), Error> {
+    if !read_only
+        && sys::mount_point(volume).map_err(Error::io("cannot look at the share's mount"))?.read_only
+    {
+        return Err(Error::Precondition("the share is mounted read-only on this node".into()));
+    }
     target.make()?;
     let place = target.open().map_err(Error::io(format!("cannot open the target {target}")))?;
     if is_published(volume, place.as_fd(), target, read_only)? {

@@ -9,7 +9,6 @@ use lustre::sys::Space;
 use tonic::{Request, Response, Status};
 
 use crate::capability::{self, Access};
-use crate::controller::{check_context, require};
 use crate::error::Error;
 use crate::id::VolumeId;
 use crate::locks::Locks;
@@ -26,6 +25,7 @@ use crate::proto::csi::{
     NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology, VolumeUsage,
 };
 use crate::record::Record;
+use crate::request::{check_context, require};
 use crate::share::{Share, Shares};
 use crate::tree::Tree;
 use crate::volumes;

@@ -16,6 +16,7 @@ use super::make::{Outcome, make};
 use super::plan::{Plan, plan};
 use super::status;
 use crate::daemon::Parts;
+use crate::locks::Locks;
 
 /// How often the share is looked at when nothing changes: its file system may go, and come back.
 const LOOK: Duration = Duration::from_mins(1);
@@ -31,6 +32,7 @@ pub(super) struct Worker {
     parts: Parts,
     node: String,
     view: View,
+    locks: Locks,
     /// What was made when all went well.
     done: Option<(Plan, Outcome)>,
 }
@@ -43,6 +45,7 @@ impl Worker {
             parts: parts.clone(),
             node: node.into(),
             view: view.clone(),
+            locks: Locks::default(),
             done: None,
         }
     }
@@ -51,7 +54,8 @@ impl Worker {
     pub(super) async fn run(mut self, call: Arc<Notify>) {
         loop {
             let again = match self.look().await {
-                Ok(()) => LOOK,
+                Ok(true) => LOOK,
+                Ok(false) => RETRY,
                 Err(error) => {
                     tracing::warn!(share = self.name, %error, "the share's status is not written; trying again");
                     RETRY
@@ -64,10 +68,11 @@ impl Worker {
         }
     }
 
-    async fn look(&mut self) -> Result<(), kube::Error> {
-        let Some(share) = self.view.share(&self.name) else { return Ok(()) };
+    /// Whether all is well, as far as it can be.
+    async fn look(&mut self) -> Result<bool, kube::Error> {
+        let Some(share) = self.view.share(&self.name) else { return Ok(true) };
         if share.spec.suspend || share.metadata.deletion_timestamp.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let bridges = self.view.bridges(&self.name);
         let working: Vec<&SwiftBridge> = bridges.iter().filter(|bridge| is_worked_on(bridge)).collect();
@@ -75,12 +80,15 @@ impl Worker {
             Ok(plan) => plan,
             Err(error) => {
                 tracing::warn!(share = self.name, %error, "the share cannot be used");
-                return Ok(());
+                return Ok(true);
             }
         };
         match self.outcome(&plan).await {
-            Some(outcome) => self.say(&share, &working, &plan, &outcome).await,
-            None => Ok(()),
+            Some(outcome) => {
+                self.say(&share, &working, &plan, &outcome).await?;
+                Ok(is_well(&outcome))
+            }
+            None => Ok(true),
         }
     }
 
@@ -101,8 +109,15 @@ impl Worker {
         }
         let share = self.parts.shares.get(&self.name).ok().flatten();
         let share = share.filter(|share| share.spec == plan.spec)?;
+        // One that hangs is not joined by others until all threads hang.
+        let Ok(guard) = self.locks.take(&self.name) else {
+            return Some(Outcome::Unreachable(format!("{} still does not answer", plan.spec.host_path)));
+        };
         let planned = plan.clone();
-        let job = share.run_unopened(move |share| make(share, &planned));
+        let job = share.run_unopened(move |share| {
+            let _guard = guard;
+            make(share, &planned)
+        });
         Some(match timeout(PATIENCE, job).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => Outcome::Unreachable(error.to_string()),

@@ -1,0 +1,183 @@
+//! The driver's binary on a share of its own, and what it is asked. Each test file uses a part of it.
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use csi_node::proto::csi::controller_client::ControllerClient;
+use csi_node::proto::csi::node_client::NodeClient;
+use csi_node::proto::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
+use csi_node::proto::csi::{
+    CreateVolumeRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability,
+};
+use hyper_util::rt::TokioIo;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// The binary on a share of its own.
+pub(crate) struct Driver {
+    pub(crate) base: TempDir,
+    pub(crate) process: Child,
+}
+
+impl Driver {
+    pub(crate) async fn start() -> Driver {
+        let base = TempDir::new().unwrap();
+        for name in ["share", "outside", "kubelet"] {
+            fs::create_dir(base.path().join(name)).unwrap();
+        }
+        fs::write(base.path().join("outside/secret"), "kept").unwrap();
+        let process = spawn(base.path());
+        let driver = Driver { base, process };
+        driver.wait().await;
+        driver
+    }
+
+    /// Until the socket answers.
+    pub(crate) async fn wait(&self) {
+        for _ in 0..600 {
+            if UnixStream::connect(self.path("csi.sock")).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the driver does not answer");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.base.path().join(name)
+    }
+
+    pub(crate) fn share(&self, name: &str) -> PathBuf {
+        self.path("share").join(name)
+    }
+
+    pub(crate) fn target(&self, name: &str) -> String {
+        self.path("kubelet").join(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn controller(&self) -> ControllerClient<Channel> {
+        ControllerClient::new(connect(self.path("csi.sock")).await)
+    }
+
+    pub(crate) async fn node(&self) -> NodeClient<Channel> {
+        NodeClient::new(connect(self.path("csi.sock")).await)
+    }
+
+    pub(crate) async fn create(&self, request: CreateVolumeRequest) -> Result<String, Status> {
+        let made = self.controller().await.create_volume(request).await?.into_inner();
+        Ok(made.volume.unwrap().volume_id)
+    }
+
+    pub(crate) async fn publish(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
+        self.node().await.node_publish_volume(request).await.map(|_| ())
+    }
+
+    pub(crate) async fn unpublish(&self, id: &str, target: &str) -> Result<(), Status> {
+        let request = NodeUnpublishVolumeRequest { volume_id: id.into(), target_path: target.into() };
+        self.node().await.node_unpublish_volume(request).await.map(|_| ())
+    }
+
+    /// That nothing outside the share was touched.
+    pub(crate) fn outside_is_untouched(&self) -> bool {
+        let names = |path: PathBuf| {
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+        };
+        let mut top = names(self.path(""));
+        top.sort();
+        names(self.path("outside")) == ["secret"]
+            && fs::read_to_string(self.path("outside/secret")).unwrap() == "kept"
+            && top == ["csi.sock", "kubelet", "outside", "registration", "share"]
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(crate) fn spawn(base: &Path) -> Child {
+    let path = |name: &str| base.join(name).to_str().unwrap().to_owned();
+    Command::new(env!("CARGO_BIN_EXE_csi-node"))
+        .args(["--role", "all", "--node-id", "n1"])
+        .args(["--endpoint", &format!("unix://{}", path("csi.sock"))])
+        .args(["--host-root", &path(""), "--share", "s=directory:/share"])
+        .args(["--kubelet-root", &path("kubelet"), "--registration-dir", &path("registration")])
+        .env("RUST_LOG", "error")
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) async fn connect(path: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://driver").connect_with_connector(connector).await.unwrap()
+}
+
+pub(crate) fn capability(mode: Mode) -> VolumeCapability {
+    VolumeCapability {
+        access_type: Some(AccessType::Mount(MountVolume::default())),
+        access_mode: Some(AccessMode { mode: mode.into() }),
+    }
+}
+
+pub(crate) fn wanted(name: &str) -> CreateVolumeRequest {
+    CreateVolumeRequest {
+        name: name.into(),
+        volume_capabilities: vec![capability(Mode::MultiNodeMultiWriter)],
+        parameters: HashMap::from([("share".to_owned(), "s".to_owned())]),
+        ..CreateVolumeRequest::default()
+    }
+}
+
+pub(crate) fn with(name: &str, parameters: &[(&str, &str)]) -> CreateVolumeRequest {
+    let mut request = wanted(name);
+    request.parameters.extend(parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    request
+}
+
+pub(crate) fn publish(id: &str, target: &str) -> NodePublishVolumeRequest {
+    NodePublishVolumeRequest {
+        volume_id: id.into(),
+        target_path: target.into(),
+        volume_capability: Some(capability(Mode::MultiNodeMultiWriter)),
+        ..NodePublishVolumeRequest::default()
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: not root, so NOTHING was made or mounted");
+    }
+    root
+}
+
+/// This thread, and the driver that it starts, in a mount namespace that nobody else sees.
+pub(crate) fn alone() {
+    // Deprecated for what other flags do; a mount namespace alone is no matter of memory.
+    #[allow(deprecated)]
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    // As /var/lib/kubelet is: what is mounted below is seen by the host.
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+}
+
+/// The mounts of this thread's namespace at or below `path`: where, options, and of what.
+pub(crate) fn mounts(path: &str) -> Vec<(String, String, String)> {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let fields = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    fields
+        .filter(|fields| fields[4].starts_with(path))
+        .map(|fields| (fields[4].into(), fields[5].into(), fields[3].into()))
+        .collect()
+}
