@@ -39,9 +39,9 @@ pub fn summary(parts: &[Statement], stalled: Option<(&'static str, String)>) -> 
     [ready].into_iter().chain(state).collect()
 }
 
-/// Those conditions that the operator writes.
-pub fn ours(all: &[Condition], drivers: &[&str]) -> Vec<Condition> {
-    all.iter().filter(|condition| !drivers.contains(&condition.type_.as_str())).cloned().collect()
+/// Those conditions that the operator writes. Others are not its business, whoever writes them.
+pub fn ours(all: &[Condition], own: &[&str]) -> Vec<Condition> {
+    all.iter().filter(|condition| own.contains(&condition.type_.as_str())).cloned().collect()
 }
 
 /// What to tell of when Ready changed: nothing while it is not known.

@@ -51,7 +51,7 @@ pub fn text(bridge: &SwiftBridge, accepted: &Accepted) -> String {
     }
     config.insert("identity".into(), identity(bridge, accepted));
     config.insert("auth".into(), auth(bridge));
-    Value::Table(config).to_string()
+    config.to_string()
 }
 
 /// Every address of the pod, of both families.

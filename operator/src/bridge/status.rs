@@ -2,7 +2,8 @@
 
 use crds::bridge::{Endpoint, ServiceType, SwiftBridgeStatus};
 use crds::conditions::{
-    AUTH_READY, AVAILABLE, CERTIFICATE_VALID, DIRECTORY_READY, SHARE_ACCEPTED, Statement, merge,
+    AUTH_READY, AVAILABLE, CERTIFICATE_VALID, DIRECTORY_READY, READY, RECONCILING, SHARE_ACCEPTED, STALLED, Statement,
+    merge,
 };
 use crds::grants::Acts;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -17,8 +18,8 @@ use crate::labels;
 use crate::queue::Next;
 use crate::status::{few, news, ours, said_by_driver, summary};
 
-/// What the CSI controller writes.
-const DRIVERS: [&str; 1] = [DIRECTORY_READY];
+/// What the operator writes.
+const OWN: [&str; 7] = [READY, RECONCILING, STALLED, SHARE_ACCEPTED, AVAILABLE, AUTH_READY, CERTIFICATE_VALID];
 
 /// Whether the pods that there should be answer.
 pub(super) fn is_available(seen: &Seen) -> bool {
@@ -71,7 +72,7 @@ pub(super) async fn invalid(world: &World, key: &Key, value: &Value, why: &str) 
     let say = summary(&[Statement::no("", "InvalidSpec", message.clone())], Some(("InvalidSpec", message)));
     let generation = value["metadata"]["generation"].as_i64();
     let new = merge(&old, &now(), generation, &say);
-    if ours(&old, &DRIVERS) != new {
+    if ours(&old, &OWN) != new {
         world.writer.status(key, &json!({ "observedGeneration": generation, "conditions": new })).await?;
     }
     Ok(Next::Rest)
@@ -204,7 +205,7 @@ fn conditions(seen: &Seen) -> &[Condition] {
 /// What the operator has said before.
 fn said(seen: &Seen) -> SwiftBridgeStatus {
     let status = seen.bridge.status.clone().unwrap_or_default();
-    SwiftBridgeStatus { conditions: ours(&status.conditions, &DRIVERS), ..status }
+    SwiftBridgeStatus { conditions: ours(&status.conditions, &OWN), ..status }
 }
 
 /// The order of a list that is a map is the API server's.

@@ -238,7 +238,7 @@ mod tests {
         cache.put(Kind::SwiftBridge, object("b", "10", "x"));
         cache.put(Kind::SwiftBridge, object("b", "9", "y"));
         let kept = cache.get(&key).unwrap();
-        assert_eq!((kept.owner.map(|owner| owner.uid), kept.share.as_deref()), (Some("x".to_owned()), Some("s")));
+        assert_eq!((kept.owner.clone().map(|owner| owner.uid), kept.share.as_deref()), (Some("x".to_owned()), Some("s")));
         assert!(!kept.value().to_string().contains("managedFields"));
         assert_eq!(cache.bridges_of("s"), [key.clone()]);
         assert_eq!(cache.owned_by("x"), [key.clone()]);

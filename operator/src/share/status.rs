@@ -1,7 +1,7 @@
 //! What is said of a share.
 
 use crds::conditions::{
-    ACCESS_GRANTED, DIRECTORY_READY, FILESYSTEM_REACHABLE, IN_USE, Statement, Status, merge,
+    ACCESS_GRANTED, DIRECTORY_READY, FILESYSTEM_REACHABLE, IN_USE, READY, RECONCILING, STALLED, Statement, merge,
 };
 use crds::grants::Grant;
 use crds::share::{GrantStatus, LustreShareStatus};
@@ -17,6 +17,9 @@ use crate::status::{few, news, ours, said_by_driver, summary};
 
 /// What the CSI controller writes.
 const DRIVERS: [&str; 2] = [FILESYSTEM_REACHABLE, DIRECTORY_READY];
+
+/// What the operator writes.
+const OWN: [&str; 5] = [READY, RECONCILING, STALLED, ACCESS_GRANTED, IN_USE];
 
 /// As many as the schema takes.
 const MOST: usize = 4096;
@@ -51,7 +54,7 @@ pub(super) async fn invalid(world: &World, key: &Key, value: &Value, why: &str) 
     let say = summary(&[Statement::no("", "InvalidSpec", message.clone())], Some(("InvalidSpec", message)));
     let generation = value["metadata"]["generation"].as_i64();
     let new = merge(&old, &now(), generation, &say);
-    if ours(&old, &DRIVERS) != new {
+    if ours(&old, &OWN) != new {
         world.writer.status(key, &json!({ "observedGeneration": generation, "conditions": new })).await?;
     }
     Ok(Next::Rest)
@@ -91,7 +94,7 @@ fn conditions(seen: &Seen) -> &[Condition] {
 fn said(seen: &Seen) -> LustreShareStatus {
     let status = seen.share.status.clone().unwrap_or_default();
     let grants = status.grants.iter().filter_map(operators).collect();
-    sorted(LustreShareStatus { conditions: ours(&status.conditions, &DRIVERS), grants, ..status })
+    sorted(LustreShareStatus { conditions: ours(&status.conditions, &OWN), grants, ..status })
 }
 
 /// The order of lists that are maps is the API server's.
@@ -157,7 +160,7 @@ fn in_use(bridges: &[String]) -> Statement {
     if bridges.is_empty() {
         return Statement::no(IN_USE, "NoBridges", "no bridge refers to it; pods are counted when it is deleted");
     }
-    Statement { status: Status::True, ..Statement::yes(IN_USE, "Bridges", format!("bridges: {}", few(bridges))) }
+    Statement::yes(IN_USE, "Bridges", format!("bridges: {}", few(bridges)))
 }
 
 fn now() -> Time {

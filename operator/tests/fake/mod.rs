@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Plural, namespace, name.
-pub type Place = (String, String, String);
+pub(crate) type Place = (String, String, String);
 
 /// The server. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Server(Arc<Mutex<State>>);
+pub(crate) struct Server(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -37,10 +37,10 @@ struct State {
 
 /// What goes wrong, for requests whose method and path contain a text.
 #[derive(Clone)]
-pub struct Fault {
-    pub on: &'static str,
-    pub code: u16,
-    pub times: usize,
+pub(crate) struct Fault {
+    pub(crate) on: &'static str,
+    pub(crate) code: u16,
+    pub(crate) times: usize,
 }
 
 /// A path, taken apart.
@@ -69,7 +69,7 @@ impl Path {
 }
 
 impl Server {
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         kube::Client::new(self.clone(), "default")
     }
 
@@ -78,17 +78,17 @@ impl Server {
     }
 
     /// Puts an object there, as somebody else would.
-    pub fn put(&self, plural: &str, object: &Value) {
+    pub(crate) fn put(&self, plural: &str, object: &Value) {
         let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
         self.state().store((plural.to_owned(), text("namespace"), text("name")), object.clone());
     }
 
-    pub fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         self.state().objects.get(&(plural.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// Changes an object, as somebody else would.
-    pub fn change(&self, plural: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn change(&self, plural: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let place = (plural.to_owned(), namespace.to_owned(), name.to_owned());
         let mut state = self.state();
         let mut object = state.objects[&place].clone();
@@ -97,32 +97,32 @@ impl Server {
     }
 
     /// Deletes an object, as somebody else would.
-    pub fn delete(&self, plural: &str, namespace: &str, name: &str) {
+    pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
         self.state().delete(&(plural.to_owned(), namespace.to_owned(), name.to_owned()));
     }
 
-    pub fn all(&self, plural: &str) -> Vec<Value> {
+    pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
         let state = self.state();
         state.objects.iter().filter(|(place, _)| place.0 == plural).map(|(_, object)| object.clone()).collect()
     }
 
     /// Every request so far, as `METHOD path`.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
     }
 
     /// Every request so far that changes something; they are forgotten.
-    pub fn take_writes(&self) -> Vec<String> {
+    pub(crate) fn take_writes(&self) -> Vec<String> {
         let requests = std::mem::take(&mut self.state().requests);
         requests.into_iter().filter(|request| !request.starts_with("GET")).collect()
     }
 
-    pub fn fail(&self, fault: Fault) {
+    pub(crate) fn fail(&self, fault: Fault) {
         self.state().faults.push(fault);
     }
 
     /// Everything whose owner is gone goes, as the garbage collector would see to.
-    pub fn collect(&self) {
+    pub(crate) fn collect(&self) {
         let mut state = self.state();
         let uids: Vec<String> = state.objects.values().map(|object| uid(object)).collect();
         let orphans: Vec<Place> = state.objects.iter().filter(|(_, object)| {
@@ -135,7 +135,7 @@ impl Server {
     }
 
     /// Ends all watches with an error, as after too long a time away.
-    pub fn end_watches(&self, code: u16) {
+    pub(crate) fn end_watches(&self, code: u16) {
         for (_, watcher) in self.state().watchers.drain(..) {
             let _ = watcher.send(json!({ "type": "ERROR", "object": failure(code, "too old") }));
         }
