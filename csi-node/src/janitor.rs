@@ -11,6 +11,9 @@ use crate::share::{Share, Shares};
 use crate::trash;
 use crate::tree::Tree;
 
+/// Nothing that is being made is as old as this: an hour.
+const LEFT_NS: i64 = 3_600_000_000_000;
+
 /// One sweep at a time for each share. Clones are the same janitor.
 #[derive(Clone, Debug)]
 pub struct Janitor {
@@ -56,6 +59,7 @@ impl Janitor {
         let stop = Arc::clone(&self.stop);
         let sweep = move |tree: &Tree| {
             let Some(store) = tree.store()? else { return Ok(()) };
+            store.tidy(lustre::sys::now_ns() - LEFT_NS).map_err(Error::io("cannot tidy"))?;
             trash::sweep(store.trash(), &stop).map(|_| ()).map_err(Error::io("cannot read the trash"))
         };
         share.run(sweep).await

@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod capability;
+pub mod cluster;
 pub mod controller;
 pub mod daemon;
 pub mod error;
@@ -32,6 +33,6 @@ pub mod tree;
 pub mod volumes;
 
 /// The driver's name, which is in every volume and every node object.
-pub const DRIVER: &str = "csi.lustre-bridge.io";
+pub const DRIVER: &str = crds::DRIVER;
 /// The topology key whose value is the node's id.
-pub const TOPOLOGY: &str = "topology.csi.lustre-bridge.io/node";
+pub const TOPOLOGY: &str = crds::NODE_TOPOLOGY;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
+use csi_node::cluster;
 use csi_node::daemon::{self, Config, Parts};
 use csi_node::share::{Named, Shares};
 use csi_node::socket;
@@ -34,7 +35,7 @@ struct Arguments {
     /// What to be.
     #[arg(long, default_value = "all")]
     role: Role,
-    /// The driver's socket, unix:///path.
+    /// The driver's socket, as `unix:///path`.
     #[arg(long, value_parser = socket::parse_endpoint)]
     endpoint: PathBuf,
     /// The name of this node.
@@ -101,9 +102,16 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let parts = Parts::new(shares.clone());
     let stop = stop_on_signal()?;
     if !arguments.kubernetes {
-        let names: Vec<_> = arguments.share.iter().map(|share| share.name.clone()).collect();
         shares.replace(arguments.share.iter().map(|share| (share.name.clone(), share.spec.clone())));
-        names.iter().for_each(|name| parts.janitor.call(name));
+        if arguments.role != Role::Node {
+            arguments.share.iter().map(|share| &share.name).for_each(|name| parts.janitor.call(name));
+        }
+    }
+    // Its watches and workers end with the runtime.
+    if arguments.kubernetes {
+        let client = kube::Client::try_default().await.context("cannot reach the API server")?;
+        let controller = arguments.role != Role::Node;
+        tokio::spawn(cluster::run(client, parts.clone(), arguments.node_id.clone(), controller));
     }
     daemon::run(config(&arguments)?, parts, stop).await.context("the driver ended")
 }

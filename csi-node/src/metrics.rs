@@ -70,7 +70,7 @@ impl Metrics {
         }
     }
 
-    /// In the text format of OpenMetrics.
+    /// In the text format that Prometheus reads.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.

@@ -93,15 +93,18 @@ impl Node {
 
     async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse, Error> {
         require("volume_id", &request.volume_id)?;
-        let path = self.target("volume_path", &request.volume_path)?;
+        require("volume_path", &request.volume_path)?;
         let id = VolumeId::parse(&request.volume_id)?;
+        let share = self.shares.of_volume(&id)?;
+        // Where no target can be, no volume is.
+        let path = self.target("volume_path", &request.volume_path);
+        let path = path.map_err(|error| Error::NotFound(error.to_string()))?;
         let job = move |tree: &Tree| {
             let (_, directory) = open(tree, &id)?;
             mounts::check_published(directory.as_fd(), &path)?;
             lustre::sys::statfs(directory.as_fd()).map_err(Error::io("cannot ask the volume's space"))
         };
-        let id = VolumeId::parse(&request.volume_id)?;
-        let space = self.shares.of_volume(&id)?.run(job).await?;
+        let space = share.run(job).await?;
         Ok(NodeGetVolumeStatsResponse { usage: usage(&space), volume_condition: None })
     }
 }

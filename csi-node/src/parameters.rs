@@ -50,7 +50,7 @@ impl Parameters {
 }
 
 /// Refuses what no class may say.
-pub fn check_known(parameters: &HashMap<String, String>) -> Result<(), Error> {
+pub(crate) fn check_known(parameters: &HashMap<String, String>) -> Result<(), Error> {
     let known = |key: &&String| !KNOWN.contains(&key.as_str()) && !key.starts_with(PROVISIONERS);
     let mut unknown: Vec<_> = parameters.keys().filter(known).map(String::as_str).collect();
     if unknown.is_empty() {

@@ -10,7 +10,7 @@ const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 3072;
 
 /// Why a text is no path beneath a share.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// It begins with a slash.
     #[error("{0:?} is absolute; it has to be relative to the share")]

@@ -89,6 +89,15 @@ impl Share {
         self.pool.run(None, move || job(&share.open()?)).await?
     }
 
+    /// Runs `job` on one of the share's threads, with the share as it is: its directory may be missing.
+    pub async fn run_unopened<T: Send + 'static>(
+        self: &Arc<Share>,
+        job: impl FnOnce(&Share) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let share = Arc::clone(self);
+        Ok(self.pool.run(None, move || job(&share)).await?)
+    }
+
     /// Opens the share's directory. Blocks.
     pub fn open(&self) -> Result<Tree, Error> {
         let backend = self.open_backend()?;
@@ -129,11 +138,14 @@ impl Share {
     }
 }
 
+/// `None` while they are not known.
+type Table = Option<BTreeMap<String, Arc<Share>>>;
+
 /// All shares. Cheap to clone; clones see the same.
 #[derive(Clone, Debug)]
 pub struct Shares {
     host_root: Arc<Path>,
-    table: Arc<RwLock<Option<BTreeMap<String, Arc<Share>>>>>,
+    table: Arc<RwLock<Table>>,
 }
 
 impl Shares {

@@ -1,9 +1,11 @@
 //! The records of a share's volumes, in the driver's own directory on the share.
 //!
-//!     .lb~dcsi/             root's alone, shown by no volume
-//!         volumes/UUID.json a record
-//!         trash/            directories of deleted volumes, on their way to be removed
-//!         new/              directories that are being made
+//! ```text
+//! .lb~dcsi/             root's alone, shown by no volume
+//!     volumes/UUID.json a record
+//!     trash/            directories of deleted volumes, on their way to be removed
+//!     new/              directories that are being made
+//! ```
 
 use std::io::{self, Read as _, Write as _};
 use std::ops::ControlFlow;
@@ -25,6 +27,8 @@ const VOLUMES: &str = "volumes";
 const TRASH: &str = "trash";
 const STAGING: &str = "new";
 const SUFFIX: &str = ".json";
+/// What temporary names begin with.
+const TEMPORARY: &str = ".lb~t";
 /// No record is longer by far.
 const LONGEST: u64 = 64 * 1024;
 
@@ -170,20 +174,24 @@ impl Store {
         self.fs.persist(parent, None)
     }
 
-    /// Removes what calls left that were interrupted. Only while no other driver makes volumes here.
-    pub fn tidy(&self) -> io::Result<()> {
-        let mut leftovers = Vec::new();
-        for_each_name(self.volumes.as_fd(), |name| {
-            if name.starts_with(".lb~t") {
-                leftovers.push(name.to_owned());
+    /// Removes what calls left that were interrupted, if it was last touched before `before`, in nanoseconds since
+    /// 1970: what is younger may be in use.
+    pub fn tidy(&self, before: i64) -> io::Result<()> {
+        for (directory, remove) in [
+            (self.volumes.as_fd(), sys::unlink_at as fn(BorrowedFd<'_>, &[u8]) -> io::Result<()>),
+            (self.staging(), sys::remove_dir_at),
+        ] {
+            let mut temporary = Vec::new();
+            for_each_name(directory, |name| {
+                temporary.extend(name.starts_with(TEMPORARY).then(|| name.to_owned()));
+            })?;
+            for name in temporary {
+                if sys::stat_at(directory, name.as_bytes(), false)?.mtime_ns < before {
+                    remove(directory, name.as_bytes())?;
+                }
             }
-        })?;
-        for name in leftovers {
-            sys::unlink_at(self.volumes.as_fd(), name.as_bytes())?;
         }
-        let mut unfinished = Vec::new();
-        for_each_name(self.staging(), |name| unfinished.push(name.to_owned()))?;
-        unfinished.iter().try_for_each(|name| sys::remove_dir_at(self.staging(), name.as_bytes()))
+        Ok(())
     }
 }
 

@@ -47,7 +47,7 @@ pub enum TemplateError {
 /// The directory of the volume `name`, from the parameters of its class and of the provisioner.
 ///
 /// Without a template and without a claim (outside Kubernetes) the directory has the volume's name.
-pub fn directory(name: &str, parameters: &HashMap<String, String>) -> Result<SubPath, TemplateError> {
+pub(crate) fn directory(name: &str, parameters: &HashMap<String, String>) -> Result<SubPath, TemplateError> {
     let default = if parameters.contains_key(VARIABLES[1].1) { WITH_CLAIM } else { WITHOUT_CLAIM };
     let template = parameters.get("directoryTemplate").map_or(default, String::as_str);
     render(template, |variable| {

@@ -159,7 +159,8 @@ pub fn open_directory(dir: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
 /// Whether a directory is the driver's alone, so that its content is what the driver wrote.
 pub fn is_ours(directory: BorrowedFd<'_>) -> io::Result<bool> {
     let is = sys::stat(directory)?;
-    Ok(is.uid == rustix::process::geteuid().as_raw() && is.mode & 0o077 == 0)
+    Ok(is.uid == rustix::process::geteuid().as_raw()
+        && !Mode::from_raw_mode(is.mode).intersects(Mode::RWXG | Mode::RWXO))
 }
 
 /// Opens the driver's own directory `name`, made when it is missing.

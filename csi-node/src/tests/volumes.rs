@@ -12,6 +12,8 @@ use crate::proto::csi::CapacityRange;
 use crate::share::{Named, Shares};
 use crate::trash;
 
+const HOUR_NS: i64 = 3_600_000_000_000;
+
 struct Place {
     base: TempDir,
     tree: Tree,
@@ -195,7 +197,11 @@ fn leftovers_are_tidied() {
     place.create("v", "v").unwrap();
     fs::write(place.path(".lb~dcsi/volumes/.lb~tabc"), "half").unwrap();
     fs::create_dir(place.path(".lb~dcsi/new/.lb~tdef")).unwrap();
-    place.tree.make_store().unwrap().tidy().unwrap();
+    let store = place.tree.make_store().unwrap();
+    let now = lustre::sys::now_ns();
+    store.tidy(now - HOUR_NS).unwrap();
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/new")).unwrap().count(), 1);
+    store.tidy(now + HOUR_NS).unwrap();
     assert_eq!(fs::read_dir(place.path(".lb~dcsi/volumes")).unwrap().count(), 1);
     assert_eq!(fs::read_dir(place.path(".lb~dcsi/new")).unwrap().count(), 0);
 }
