@@ -1,5 +1,7 @@
 //! Conditions: what is said of an object, and since when.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// The object is as its specification wants it.
@@ -55,25 +57,37 @@ pub struct Statement {
     /// Whether it holds.
     pub status: Status,
     /// Why, as one word in camel case.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Why, for people.
     pub message: String,
 }
 
 impl Statement {
     /// It holds.
-    pub fn yes(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, status: Status::True, reason, message: message.into() }
+    pub fn yes(
+        kind: &'static str,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, status: Status::True, reason: reason.into(), message: message.into() }
     }
 
     /// It does not hold.
-    pub fn no(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, status: Status::False, reason, message: message.into() }
+    pub fn no(
+        kind: &'static str,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, status: Status::False, reason: reason.into(), message: message.into() }
     }
 
     /// It cannot be told yet.
-    pub fn unknown(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, status: Status::Unknown, reason, message: message.into() }
+    pub fn unknown(
+        kind: &'static str,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, status: Status::Unknown, reason: reason.into(), message: message.into() }
     }
 }
 
@@ -91,7 +105,7 @@ fn merged(old: Option<&Condition>, now: &Time, generation: Option<i64>, say: &St
     Condition {
         type_: say.kind.to_owned(),
         status: say.status.as_str().to_owned(),
-        reason: say.reason.to_owned(),
+        reason: say.reason.to_string(),
         message: say.message.chars().take(MESSAGE_MAX).collect(),
         observed_generation: generation,
         last_transition_time: since.unwrap_or(now).clone(),

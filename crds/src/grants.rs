@@ -292,7 +292,9 @@ fn check_paths(bridge: &SwiftBridge) -> Result<(), Refusal> {
     let directories =
         accounts.map(|account| (format!("the directory of account {:?}", account.name), account.directory()));
     let own = (String::from("spec.subPath"), bridge.spec.sub_path.as_str());
-    match std::iter::once(own).chain(directories).find(|(_, path)| !paths::is_relative(path)) {
+    // An account needs a directory of its own; the bridge may have the whole of what is granted.
+    let wrong = directories.filter(|(_, path)| path.is_empty() || !paths::is_relative(path));
+    match Some(own).filter(|(_, path)| !paths::is_relative(path)).into_iter().chain(wrong).next() {
         Some((what, path)) => Err(Refusal::WrongPath(what, path.to_owned())),
         None => Ok(()),
     }

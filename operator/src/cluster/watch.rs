@@ -1,0 +1,136 @@
+//! Watching: what happens in the cluster becomes what is kept of it, and work for whom it concerns.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_kind};
+use kube::{Client, ResourceExt};
+
+use super::cache::{Kept, key_of};
+use super::{Cache, Key, Kind};
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+
+/// How often it is looked whether an optional API has appeared.
+const DISCOVERY: Duration = Duration::from_secs(60);
+
+/// Takes in what happens to objects.
+#[derive(Clone, Debug)]
+pub struct Watching {
+    /// What is kept.
+    pub cache: Arc<Cache>,
+    /// Who has work to do.
+    pub queue: Arc<Queue>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Watching {
+    /// Watches a kind, for ever. A kind that does not exist yet, an API server that is away or a history that is gone
+    /// are all the same: it is tried again, ever more slowly.
+    pub async fn run(self, client: Client, kind: Kind) {
+        let mut config = watcher::Config::default().page_size(100);
+        if kind.is_made_here() {
+            config = config.labels(&format!("{}={}", crate::labels::MANAGED_BY, crate::labels::PRODUCT));
+        }
+        let api: Api<DynamicObject> = Api::all_with(client, &kind.api());
+        let mut events = pin!(watch_kind(api, config).default_backoff());
+        let mut seen = BTreeSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.take(kind, &mut seen, event),
+                Err(error) => {
+                    self.metrics.watch_failed(kind);
+                    tracing::warn!(kind = kind.name(), %error, "cannot watch; trying again");
+                }
+            }
+        }
+    }
+
+    /// Watches a kind once its API exists.
+    pub async fn run_when_there(self, client: Client, kind: Kind) {
+        let api = kind.api();
+        let path = format!("/apis/{}/{}", api.group, api.version);
+        loop {
+            let request = http::Request::get(&path).body(Vec::new());
+            let found = match request {
+                Ok(request) => client.request_text(request).await,
+                Err(_) => return,
+            };
+            if found.is_ok_and(|text| text.contains(&format!("\"{}\"", api.plural))) {
+                return self.run(client, kind).await;
+            }
+            tokio::time::sleep(DISCOVERY).await;
+        }
+    }
+
+    fn take(&self, kind: Kind, seen: &mut BTreeSet<Key>, event: Event<DynamicObject>) {
+        match event {
+            Event::Init => seen.clear(),
+            Event::InitApply(object) => {
+                seen.insert(key_of(kind, &object));
+                self.put(kind, object);
+            }
+            Event::InitDone => {
+                for (key, kept) in self.cache.retain(kind, &std::mem::take(seen)) {
+                    self.wake(&key, &kept);
+                }
+                self.cache.set_ready(kind);
+            }
+            Event::Apply(object) => self.put(kind, object),
+            Event::Delete(object) => {
+                let key = key_of(kind, &object);
+                if let Some(kept) = self.cache.remove(&key) {
+                    self.wake(&key, &kept);
+                }
+            }
+        }
+    }
+
+    fn put(&self, kind: Kind, mut object: DynamicObject) {
+        object.managed_fields_mut().clear();
+        let key = key_of(kind, &object);
+        let old = self.cache.put(kind, object);
+        let Some(new) = self.cache.get(&key) else { return };
+        if old.as_ref().is_some_and(|old| old.is_as_old_as(&new)) {
+            return;
+        }
+        self.wake(&key, &new);
+        if let Some(old) = old.filter(|old| old.owner != new.owner) {
+            self.wake(&key, &old);
+        }
+    }
+
+    /// Gives work to whom a change concerns.
+    fn wake(&self, key: &Key, kept: &Kept) {
+        for target in concerned(&self.cache, key, kept) {
+            self.queue.add(target);
+        }
+    }
+}
+
+/// Whom a change of an object concerns.
+fn concerned(cache: &Cache, key: &Key, kept: &Kept) -> Vec<Key> {
+    match key.kind {
+        Kind::LustreShare => {
+            let mut all = cache.bridges_of(&key.name);
+            all.push(key.clone());
+            all
+        }
+        Kind::SwiftBridge => {
+            let share = kept.share.iter().map(|share| Key::new(Kind::LustreShare, "", share));
+            share.chain([key.clone()]).collect()
+        }
+        // A label may select it, anywhere.
+        Kind::Namespace => {
+            let bridges = cache.keys(Kind::SwiftBridge).into_iter().filter(|bridge| bridge.namespace == key.name);
+            bridges.chain(cache.keys(Kind::LustreShare)).collect()
+        }
+        _ => kept.owner.iter().map(|owner| owner.key.clone()).collect(),
+    }
+}

@@ -1,0 +1,145 @@
+//! The whole operator against an API server in memory: watches, faults, and who leads. Time is the test's own.
+#![allow(clippy::unwrap_used, missing_docs, dead_code, reason = "also the helpers of tests may fail them")]
+
+mod fake;
+mod harness;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fake::{Fault, Server};
+use harness::{condition, share};
+use operator::Settings;
+use operator::lease::{Claim, Election};
+use operator::metrics::Metrics;
+use operator::run::Operator;
+use serde_json::json;
+
+fn start(server: &Server) -> Arc<AtomicBool> {
+    let settings = Settings { object_server_image: "object-server:test".into(), image_pull_policy: "Never".into() };
+    let operator = Operator::new(server.client(), Claim::for_ever(), settings, Metrics::new());
+    let ready = Arc::new(AtomicBool::new(false));
+    tokio::spawn(operator.run(Arc::clone(&ready)));
+    ready
+}
+
+fn cluster() -> Server {
+    let server = Server::default();
+    server.put("namespaces", &json!({ "metadata": { "name": "team-a" } }));
+    server
+}
+
+fn put(server: &Server, name: &str) {
+    let access = json!({ "access": [{ "namespace": "team-a", "claimName": name }] });
+    server.put("lustreshares", &share(name, &access));
+}
+
+fn has_claim(server: &Server, name: &str) -> bool {
+    server.get("persistentvolumeclaims", "team-a", name).is_some()
+}
+
+/// Waits for something. The clock stands still while anything is left to do, so this takes no time.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_seen_and_drift_is_repaired() {
+    let server = cluster();
+    put(&server, "first");
+    let ready = start(&server);
+    until("the first claim", || has_claim(&server, "first")).await;
+    assert!(ready.load(Ordering::Relaxed));
+    put(&server, "second");
+    until("the second claim", || has_claim(&server, "second")).await;
+    server.delete("persistentvolumeclaims", "team-a", "first");
+    until("the claim again", || has_claim(&server, "first")).await;
+    server.put("namespaces", &json!({ "metadata": { "name": "late" } }));
+    server.change("lustreshares", "", "first", |share| share["spec"]["access"] = json!([{ "namespace": "late" }]));
+    until("the claim moves", || {
+        !has_claim(&server, "first") && server.get("persistentvolumeclaims", "late", "first").is_some()
+    }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_rest_nothing_is_written() {
+    let server = cluster();
+    for n in 0..50 {
+        put(&server, &format!("share-{n}"));
+    }
+    start(&server);
+    until("every status", || {
+        server.all("lustreshares").iter().all(|share| condition(share, "Ready").is_object())
+    }).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    server.take_writes();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(server.take_writes(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_is_gone_is_read_again() {
+    let server = cluster();
+    start(&server);
+    put(&server, "first");
+    until("the first claim", || has_claim(&server, "first")).await;
+    server.end_watches(410);
+    put(&server, "second");
+    until("the second claim", || has_claim(&server, "second")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_comes_back() {
+    let server = cluster();
+    for code in [500, 503, 429, 404] {
+        server.fail(Fault { on: "GET", code, times: 20 });
+    }
+    server.fail(Fault { on: "PATCH", code: 500, times: 8 });
+    put(&server, "first");
+    start(&server);
+    until("the claim", || has_claim(&server, "first")).await;
+    until("the status", || condition(&server.get("lustreshares", "", "first").unwrap(), "Ready").is_object()).await;
+}
+
+async fn leads(election: &mut Election) -> bool {
+    let won = tokio::time::timeout(Duration::from_secs(1), election.win(&AtomicBool::new(false)));
+    won.await.is_ok() && election.claim().holds()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_instance_leads_and_the_next_takes_over() {
+    let server = cluster();
+    let mut first = Election::new(server.client(), "system", "first");
+    let mut second = Election::new(server.client(), "system", "second");
+    assert!(leads(&mut first).await && !leads(&mut second).await);
+    // The first stops without a word; long before the second may take over, the first itself has stopped writing.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!first.claim().holds() && !leads(&mut second).await);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(leads(&mut second).await && !leads(&mut first).await);
+    second.release().await;
+    assert!(!second.claim().holds() && leads(&mut first).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_ends_the_claim() {
+    let server = cluster();
+    let mut election = Election::new(server.client(), "system", "first");
+    assert!(leads(&mut election).await);
+    let claim = election.claim();
+    let kept = tokio::spawn(async move { election.keep().await });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(claim.holds() && !kept.is_finished(), "it is renewed");
+    server.change("leases", "system", "lustre-bridge-operator", |lease| {
+        lease["spec"]["holderIdentity"] = json!("another");
+    });
+    kept.await.unwrap();
+    assert!(!claim.holds());
+}
