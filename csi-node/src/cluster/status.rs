@@ -10,6 +10,9 @@ use crate::cluster::plan::Plan;
 
 const API_VERSION: &str = "lustre-bridge.io/v1alpha1";
 
+/// Grants that the schema lets a status have.
+const MOST: usize = 4096;
+
 /// What to apply to the share's status, or nothing, if it says so already.
 pub fn of_share(share: &LustreShare, plan: &Plan, outcome: &Outcome, now: &Time) -> Option<Value> {
     let status = share.status.clone().unwrap_or_default();
@@ -22,6 +25,7 @@ pub fn of_share(share: &LustreShare, plan: &Plan, outcome: &Outcome, now: &Time)
     // What cannot be looked at now is not forgotten: bridges are served by it.
     let mut grants = owners(plan, outcome).unwrap_or_else(|| seen.clone());
     grants.sort_unstable();
+    grants.truncate(MOST);
     seen.sort_unstable();
     if grants == seen && stand(&status.conditions, &wanted) {
         return None;
