@@ -26,10 +26,19 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Of directories on the way: nobody else can exchange what lies below them.
-    pub const ROOT: Owner = Owner { uid: 0, gid: 0, mode: 0o755 };
     /// Where nothing else is said.
     pub const DEFAULT: Owner = Owner { uid: 0, gid: 0, mode: 0o2770 };
+
+    /// Of directories on the way to others: the driver's, so that nobody else can exchange what lies below them.
+    pub fn between() -> Owner {
+        Owner::driver(0o755)
+    }
+
+    /// Root, but for tests.
+    fn driver(mode: u32) -> Owner {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        Owner { uid: uid.as_raw(), gid: gid.as_raw(), mode }
+    }
 }
 
 /// What [`Tree::make`] found.
@@ -80,7 +89,7 @@ impl Tree {
         Store::make(self)
     }
 
-    /// Makes a directory with its owner and mode, and those on the way to it as [`Owner::ROOT`], each durable
+    /// Makes a directory with its owner and mode, and those on the way to it as [`Owner::between`], each durable
     /// before it is used. One that exists is left as it is.
     pub fn make(&self, path: &SubPath, owner: Owner) -> Result<Made, Error> {
         if let Ok(_there) = self.open(path) {
@@ -91,7 +100,7 @@ impl Tree {
         let mut names = path.components().peekable();
         let mut made = Made::Existing;
         while let Some(name) = names.next() {
-            let owner = if names.peek().is_some() { Owner::ROOT } else { owner };
+            let owner = if names.peek().is_some() { Owner::between() } else { owner };
             let step = enter(&*self.fs, store.staging(), parent.as_fd(), name, owner);
             (parent, made) =
                 step.map_err(Error::io(format!("cannot make {name:?} of the directory {path}")))?;
@@ -165,10 +174,7 @@ pub fn is_ours(directory: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Opens the driver's own directory `name`, made when it is missing.
 pub fn enter_private(tree: &Tree, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
-    let me = rustix::process::geteuid().as_raw();
-    let group = rustix::process::getegid().as_raw();
-    let owner = Owner { uid: me, gid: group, mode: 0o700 };
-    let (directory, _) = enter(&**tree.fs(), parent, parent, name, owner)
+    let (directory, _) = enter(&**tree.fs(), parent, parent, name, Owner::driver(0o700))
         .map_err(Error::io(format!("cannot make the driver's directory {name:?}")))?;
     store::check_ours(directory.as_fd(), name)?;
     Ok(directory)

@@ -77,7 +77,7 @@ fn make_share(backend: OwnedFd, plan: &Plan) -> Result<Tree, Error> {
     let mut here = backend;
     let mut names = plan.spec.path.components().peekable();
     while let Some(name) = names.next() {
-        let owner = if names.peek().is_some() { Owner::ROOT } else { plan.spec.owner };
+        let owner = if names.peek().is_some() { Owner::between() } else { plan.spec.owner };
         let staging =
             open_directory(here.as_fd(), "").map_err(Error::io("cannot open the backend's directory"))?;
         let tried = format!("cannot make {name:?} of the share's directory {}", plan.spec.path);
