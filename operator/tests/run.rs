@@ -109,7 +109,8 @@ async fn an_api_server_that_is_away_comes_back() {
 }
 
 async fn leads(election: &mut Election) -> bool {
-    let won = tokio::time::timeout(Duration::from_secs(1), election.win(&AtomicBool::new(false)));
+    let ready = AtomicBool::new(false);
+    let won = tokio::time::timeout(Duration::from_secs(1), election.win(&ready));
     won.await.is_ok() && election.claim().holds()
 }
 

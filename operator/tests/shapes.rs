@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn text() -> impl Strategy<Value = String> {
-    let known = ["", "a", "b", "a/b", "/", "..", ".lb~x", "2000", "1-5", "Fixed", "${pv.name}", "projects"];
-    prop_oneof![proptest::sample::select(&known[..]).prop_map(str::to_owned), any::<String>()]
+    const KNOWN: [&str; 12] = ["", "a", "b", "a/b", "/", "..", ".lb~x", "2000", "1-5", "Fixed", "${pv.name}", "projects"];
+    prop_oneof![proptest::sample::select(&KNOWN[..]).prop_map(str::to_owned), any::<String>()]
 }
 
 fn maybe(value: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Option<Value>> {

@@ -85,10 +85,9 @@ pub async fn reconcile(world: &World, key: &Key) -> Result<Next, WriteError> {
     };
     status::write(world, &seen, &valid, applied.as_ref(), &trouble).await?;
     let look = matches!(valid, Valid::Serves(_)) && !status::is_available(&seen) && seen.bridge.spec.replicas > 0;
-    Ok(match applied {
-        Some(applied) if applied.retry => Next::Retry(None),
-        _ if look => Next::Look(PAUSE),
-        _ => Next::Rest,
+    Ok(match applied.map_or(Next::Rest, |applied| applied.next()) {
+        Next::Rest if look => Next::Look(PAUSE),
+        next => next,
     })
 }
 

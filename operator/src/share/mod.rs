@@ -5,6 +5,7 @@ mod removal;
 pub mod status;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crds::LustreShare;
 use crds::grants::{self, Grant, WrongAccess};
@@ -59,15 +60,15 @@ pub async fn reconcile(world: &World, key: &Key) -> Result<Next, WriteError> {
         return Ok(Next::Rest);
     }
     if hold_back(world, &seen).await? {
-        // Its version is another now; the watch will say which.
-        return Ok(Next::Rest);
+        // What is kept of it is as it is now, so that no watch will wake anybody.
+        return Ok(Next::Look(Duration::ZERO));
     }
     let valid = validate(&seen);
     let parent = parent(&seen);
     let children = build::children(&seen.share, &parent, &valid.grants);
     let applied = apply(world, &parent, &children).await?;
     status::write(world, &seen, &valid, &applied).await?;
-    Ok(if applied.retry { Next::Retry(None) } else { Next::Rest })
+    Ok(applied.next())
 }
 
 fn dereference(cache: &Cache, key: &Key, value: Value, share: LustreShare) -> Seen {

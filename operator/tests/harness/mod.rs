@@ -134,14 +134,16 @@ impl Cluster {
     /// The deployment controller: every pod answers.
     pub(crate) fn start_pods(&self) {
         for (plural, namespace, name) in self.places(&["deployments"]) {
+            // As the API server spells it.
+            self.server.change(&plural, &namespace, &name, |object| {
+                object["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("0.5");
+            });
             self.server.change(&plural, &namespace, &name, |object| {
                 let generation = object["metadata"]["generation"].clone();
                 object["status"] = json!({
                     "observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1,
                     "availableReplicas": 1,
                 });
-                // As the API server spells it.
-                object["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("0.5");
             });
         }
     }
