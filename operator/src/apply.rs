@@ -25,7 +25,10 @@ impl Applied {
     /// What stands in the way, for people; names that are taken come first.
     pub fn obstacles(&self) -> Vec<String> {
         let taken = self.taken().map(|key| format!("{key} exists and was made by somebody else"));
-        let failed = self.outcomes.iter().filter_map(|(key, outcome)| Some(format!("{key}: {}", outcome.as_ref().err()?)));
+        let failed = self
+            .outcomes
+            .iter()
+            .filter_map(|(key, outcome)| Some(format!("{key}: {}", outcome.as_ref().err()?)));
         taken.chain(failed).collect()
     }
 
