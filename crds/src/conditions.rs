@@ -64,20 +64,12 @@ pub struct Statement {
 
 impl Statement {
     /// It holds.
-    pub fn yes(
-        kind: &'static str,
-        reason: impl Into<Cow<'static, str>>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn yes(kind: &'static str, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { kind, status: Status::True, reason: reason.into(), message: message.into() }
     }
 
     /// It does not hold.
-    pub fn no(
-        kind: &'static str,
-        reason: impl Into<Cow<'static, str>>,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn no(kind: &'static str, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { kind, status: Status::False, reason: reason.into(), message: message.into() }
     }
 

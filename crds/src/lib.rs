@@ -8,6 +8,7 @@
 pub mod bridge;
 pub mod conditions;
 pub mod docs;
+pub mod exposure;
 pub mod grants;
 pub mod ids;
 pub mod names;

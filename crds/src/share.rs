@@ -134,7 +134,8 @@ pub struct Access {
     #[schemars(length(max = 1024), extend("x-kubernetes-validations" = relative("subPath")))]
     pub sub_path: String,
 
-    /// The claim that is made in the namespace; the share's name, if absent.
+    /// The claim that is made in the namespace; the share's name, if absent. Its size (1Gi) means nothing: a directory
+    /// has none of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rule(
         "!format.dns1123Subdomain().validate(self).hasValue()",

@@ -49,7 +49,8 @@ impl Admin {
         }
         let line = String::from_utf8_lossy(&head);
         let mut words = line.split_ascii_whitespace();
-        let (status, kind, body) = self.answer(words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (status, kind, body) =
+            self.answer(words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
@@ -65,7 +66,9 @@ impl Admin {
             ("GET", "/metrics") => ("200 OK", CONTENT_TYPE, self.metrics.render()),
             ("GET", "/healthz") => ("200 OK", TEXT, "ok\n".to_owned()),
             ("GET", "/readyz") if self.ready.load(Ordering::Relaxed) => ("200 OK", TEXT, "ok\n".to_owned()),
-            ("GET", "/readyz") => ("503 Service Unavailable", TEXT, "the cluster is not known yet\n".to_owned()),
+            ("GET", "/readyz") => {
+                ("503 Service Unavailable", TEXT, "the cluster is not known yet\n".to_owned())
+            }
             ("GET", _) => ("404 Not Found", TEXT, "/metrics, /healthz, /readyz\n".to_owned()),
             _ => ("405 Method Not Allowed", TEXT, "method not allowed\n".to_owned()),
         }

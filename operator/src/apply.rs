@@ -1,13 +1,16 @@
 //! Applying: every object as it should be, and none that should not be there.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use serde_json::Value;
+use std::time::Duration;
 
 use crate::World;
 use crate::child::{Child, Parent};
 use crate::cluster::write::Outcome;
 use crate::cluster::{Key, WriteError};
+use crate::queue::Next;
+
+/// How often it is looked whether something in the way is gone. A watch tells it too, but not of what was never kept.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// What became of the objects of a share or a bridge.
 #[derive(Default, Debug)]
@@ -22,8 +25,21 @@ impl Applied {
     /// What stands in the way, for people; names that are taken come first.
     pub fn obstacles(&self) -> Vec<String> {
         let taken = self.taken().map(|key| format!("{key} exists and was made by somebody else"));
-        let failed = self.outcomes.iter().filter_map(|(key, outcome)| Some(format!("{key}: {}", outcome.as_ref().err()?)));
+        let failed = self
+            .outcomes
+            .iter()
+            .filter_map(|(key, outcome)| Some(format!("{key}: {}", outcome.as_ref().err()?)));
         taken.chain(failed).collect()
+    }
+
+    /// What is to follow: another try, a look whether what was in the way is gone, or nothing.
+    pub fn next(&self) -> Next {
+        let replacing = self.outcomes.values().any(|outcome| *outcome == Ok(Outcome::Replacing));
+        match self.retry {
+            true => Next::Retry(None),
+            false if replacing => Next::Look(PAUSE),
+            false => Next::Rest,
+        }
     }
 
     /// Names that are taken by what somebody else made.
@@ -71,9 +87,4 @@ async fn delete_orphans(
         }
     }
     Ok(())
-}
-
-/// The generation, uid and version of an object.
-pub fn uid_of(object: &Value) -> &str {
-    object["metadata"]["uid"].as_str().unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! What is made for a share or a bridge.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -59,29 +60,40 @@ impl Child {
 
 /// The first 128 bits of a SHA-256, as hexadecimal digits.
 pub fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(32);
+    for byte in Sha256::digest(text.as_bytes()).iter().take(16) {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 /// Whether an object cannot become what is wanted, and has to be made anew. None of these hold anything that would be
 /// lost: volumes are made with Retain.
 pub fn is_in_the_way(kind: Kind, actual: &Value, wanted: &Value) -> bool {
     let phase = actual["status"]["phase"].as_str().unwrap_or_default();
-    let differs = |fields: &[&str]| fields.iter().any(|at| {
-        wanted.pointer(at).is_some_and(|wanted| !actual.pointer(at).is_some_and(|actual| holds(actual, wanted)))
-    });
+    let differs = |fields: &[&str]| {
+        fields.iter().any(|at| {
+            wanted
+                .pointer(at)
+                .is_some_and(|wanted| !actual.pointer(at).is_some_and(|actual| holds(actual, wanted)))
+        })
+    };
     match kind {
         // A claim that was made anew has another uid than the one that the volume remembers.
         Kind::PersistentVolume => {
-            matches!(phase, "Released" | "Failed") || differs(&["/spec/csi", "/spec/nodeAffinity", "/spec/accessModes"])
+            matches!(phase, "Released" | "Failed")
+                || differs(&["/spec/csi", "/spec/nodeAffinity", "/spec/accessModes"])
         }
         Kind::PersistentVolumeClaim => {
             phase == "Lost" || differs(&["/spec/volumeName", "/spec/accessModes", "/spec/resources/requests"])
         }
         Kind::StorageClass => {
-            let fields = ["/provisioner", "/parameters", "/reclaimPolicy", "/volumeBindingMode", "/allowedTopologies"];
+            let fields =
+                ["/provisioner", "/parameters", "/reclaimPolicy", "/volumeBindingMode", "/allowedTopologies"];
             // Parameters that are no longer wanted count too.
-            differs(&fields) || actual["parameters"].as_object().map(|all| all.len())
-                != wanted["parameters"].as_object().map(|all| all.len())
+            differs(&fields)
+                || actual["parameters"].as_object().map(serde_json::Map::len)
+                    != wanted["parameters"].as_object().map(serde_json::Map::len)
         }
         Kind::Deployment => differs(&["/spec/selector"]),
         _ => false,

@@ -29,7 +29,7 @@ impl Claim {
     /// A claim that holds for ever, for tests and for a single instance.
     pub fn for_ever() -> Self {
         let claim = Self::default();
-        claim.set(Some(Instant::now() + Duration::from_secs(86_400 * 365)));
+        claim.set(Some(Instant::now() + Duration::from_hours(24 * 365)));
         claim
     }
 
@@ -113,7 +113,8 @@ impl Election {
     /// One look: takes or renews the lease if it is there to be taken. Whether this instance has it.
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         let began = Instant::now();
-        let parameters = PostParams { field_manager: Some(crds::OPERATOR.to_owned()), ..PostParams::default() };
+        let parameters =
+            PostParams { field_manager: Some(crds::OPERATOR.to_owned()), ..PostParams::default() };
         let written = match self.api.get_opt(&self.name).await? {
             None => self.api.create(&parameters, &self.lease(None)).await,
             Some(lease) if !self.may_take(&lease, began) => return Ok(false),

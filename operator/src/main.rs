@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use operator::Settings;
 use operator::admin::Admin;
 use operator::lease::Election;
 use operator::metrics::Metrics;
 use operator::run::Operator;
-use operator::Settings;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -29,7 +29,7 @@ struct Arguments {
     /// The image of the object server.
     #[arg(long, default_value = concat!("ghcr.io/lustre-bridge/object-server:", env!("CARGO_PKG_VERSION")))]
     object_server_image: String,
-    /// When that image is pulled: Always, IfNotPresent or Never.
+    /// When that image is pulled.
     #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     image_pull_policy: String,
     /// Address of the metrics and health endpoints.

@@ -12,7 +12,7 @@ use crate::cluster::Key;
 /// Pause after the first failure.
 const FIRST: Duration = Duration::from_millis(500);
 /// Longest pause after a failure.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// Who has work to do.
 #[derive(Default, Debug)]
@@ -90,7 +90,7 @@ impl Queue {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.state().due.len()
     }
 
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(queue.next().await, key("a"));
         queue.done(key("a"), Next::Rest);
         queue.done(key("b"), Next::Rest);
-        assert!(queue.is_idle() && queue.len() == 0);
+        assert!(queue.is_idle() && queue.waiting() == 0);
     }
 
     #[tokio::test(start_paused = true)]

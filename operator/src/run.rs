@@ -64,7 +64,7 @@ impl Operator {
     async fn work(self) {
         loop {
             let key = self.queue.next().await;
-            self.metrics.waiting.set(self.queue.len() as i64);
+            self.metrics.waiting.set(self.queue.waiting() as i64);
             let next = self.reconcile(&key).await;
             self.queue.done(key, next);
         }

@@ -1,11 +1,12 @@
 //! Status: what is said of a share or a bridge.
 
-use crds::conditions::{self, RECONCILING, READY, STALLED, Statement, Status};
+use crds::conditions::{self, READY, RECONCILING, STALLED, Statement, Status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// What another controller says, as far as it is about this generation.
 pub fn said_by_driver(all: &[Condition], kind: &'static str, generation: Option<i64>) -> Statement {
-    let current = |found: &&Condition| found.observed_generation.is_none() || found.observed_generation >= generation;
+    let current =
+        |found: &&Condition| found.observed_generation.is_none() || found.observed_generation >= generation;
     match conditions::find(all, kind).filter(current) {
         None => Statement::unknown(kind, "WaitingForDriver", "the CSI controller has not looked at it yet"),
         Some(found) => {
@@ -47,7 +48,8 @@ pub fn ours(all: &[Condition], own: &[&str]) -> Vec<Condition> {
 /// What to tell of when Ready changed: nothing while it is not known.
 pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Option<&'a Condition> {
     let new = conditions::find(new, READY)?;
-    let told = conditions::find(old, READY).is_some_and(|old| old.status == new.status && old.reason == new.reason);
+    let told =
+        conditions::find(old, READY).is_some_and(|old| old.status == new.status && old.reason == new.reason);
     (new.status != "Unknown" && !told).then_some(new)
 }
 
@@ -72,10 +74,10 @@ mod tests {
         let unknown = Statement::unknown("C", "Waiting", "");
         assert_eq!(ready(&[yes.clone(), unknown.clone(), no.clone()]).reason, "Broken");
         assert_eq!(ready(&[yes.clone(), unknown]).status, Status::Unknown);
-        assert_eq!(ready(&[yes.clone()]).status, Status::True);
+        assert_eq!(ready(std::slice::from_ref(&yes)).status, Status::True);
         let kinds = |of: Vec<Statement>| of.iter().map(|one| one.kind).collect::<Vec<_>>();
         assert_eq!(kinds(summary(&[yes], None)), ["Ready"]);
-        assert_eq!(kinds(summary(&[no.clone()], None)), ["Ready", "Reconciling"]);
+        assert_eq!(kinds(summary(std::slice::from_ref(&no), None)), ["Ready", "Reconciling"]);
         assert_eq!(kinds(summary(&[no], Some(("Taken", String::new())))), ["Ready", "Stalled"]);
     }
 

@@ -1,5 +1,13 @@
 //! Reconciliation against an API server in memory.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs, reason = "also the helpers of tests may fail them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::similar_names,
+    clippy::semicolon_if_nothing_returned,
+    missing_docs,
+    dead_code,
+    reason = "also the helpers of tests may fail them, and not every test uses every helper"
+)]
 
 mod fake;
 mod harness;
@@ -18,35 +26,48 @@ fn names(objects: &[Value]) -> Vec<String> {
 
 /// As the object server itself understands it.
 fn understood(config: &Value) -> Config {
-    Config::parse(config["data"]["object-server.toml"].as_str().unwrap(), Path::new("/etc/object-server.toml")).unwrap()
+    Config::parse(
+        config["data"]["object-server.toml"].as_str().unwrap(),
+        Path::new("/etc/object-server.toml"),
+    )
+    .unwrap()
 }
 
 #[tokio::test]
 async fn a_share_becomes_volumes_claims_and_a_storage_class() {
     let cluster = Cluster::new(&["team-a", "team-b", "other"]);
-    cluster.put(&share("projects", &json!({
-        "access": [
-            { "namespace": "team-a", "subPath": "a" },
-            { "namespace": "team-b", "mode": "ReadOnlyMany", "claimName": "reading" },
-            { "namespace": "absent" },
-        ],
-        "provisioning": { "reclaimPolicy": "Delete" },
-        "ownership": { "uid": 2000, "gid": 2001 },
-    })));
+    cluster.put(&share(
+        "projects",
+        &json!({
+            "access": [
+                { "namespace": "team-a", "subPath": "a" },
+                { "namespace": "team-b", "mode": "ReadOnlyMany", "claimName": "reading" },
+                { "namespace": "absent" },
+            ],
+            "provisioning": { "reclaimPolicy": "Delete" },
+            "ownership": { "uid": 2000, "gid": 2001 },
+        }),
+    ));
     cluster.settle().await;
     assert_eq!(names(&cluster.server.all("persistentvolumeclaims")), ["team-a/projects", "team-b/reading"]);
     let class = cluster.server.get("storageclasses", "", "projects").unwrap();
     assert_eq!(class["provisioner"], "csi.lustre-bridge.io");
-    assert_eq!(class["parameters"], json!({
-        "share": "projects", "directoryTemplate": "${pvc.namespace}/${pvc.name}-${pv.name}",
-        "uid": "2000", "gid": "2001", "mode": "2770",
-    }));
+    assert_eq!(
+        class["parameters"],
+        json!({
+            "share": "projects", "directoryTemplate": "${pvc.namespace}/${pvc.name}-${pv.name}",
+            "uid": "2000", "gid": "2001", "mode": "2770",
+        })
+    );
     let volumes = cluster.server.all("persistentvolumes");
     let read_only = volumes.iter().find(|volume| volume["spec"]["csi"]["readOnly"] == true).unwrap();
     assert_eq!(read_only["spec"]["claimRef"]["name"], "reading");
     assert_eq!(read_only["spec"]["accessModes"], json!(["ReadOnlyMany"]));
     let handle = read_only["spec"]["csi"]["volumeHandle"].as_str().unwrap();
-    assert_eq!(handle, format!("projects/{}", crds::names::grant_volume_id("projects", "team-b", "reading", "", true)));
+    assert_eq!(
+        handle,
+        format!("projects/{}", crds::names::grant_volume_id("projects", "team-b", "reading", "", true))
+    );
     let share = cluster.share("projects");
     assert_eq!(share["metadata"]["finalizers"], json!(["lustre-bridge.io/in-use"]));
     assert_eq!(condition(&share, "AccessGranted")["reason"], "ClaimsPending");
@@ -116,7 +137,10 @@ async fn a_bridge_becomes_an_object_server_with_no_more_rights_than_it_needs() {
     for kind in ["Ready", "ShareAccepted", "DirectoryReady", "Available", "AuthReady"] {
         assert_eq!(condition(&bridge, kind)["status"], "True", "{kind} {bridge}");
     }
-    assert_eq!(bridge["status"]["endpoints"], json!([{ "protocol": "swift", "url": "http://objects-swift.team-a.svc" }]));
+    assert_eq!(
+        bridge["status"]["endpoints"],
+        json!([{ "protocol": "swift", "url": "http://objects-swift.team-a.svc" }])
+    );
     assert_eq!(bridge["status"]["readyReplicas"], 1);
     assert_eq!(cluster.share("projects")["status"]["bridges"], json!(["team-a/objects"]));
 }
@@ -124,9 +148,12 @@ async fn a_bridge_becomes_an_object_server_with_no_more_rights_than_it_needs() {
 #[tokio::test]
 async fn several_identities_take_a_grant_that_says_so() {
     let cluster = Cluster::new(&["team-a"]);
-    cluster.put(&share("projects", &json!({ "access": [{
+    cluster.put(&share(
+        "projects",
+        &json!({ "access": [{
         "namespace": "team-a", "bridges": "Many", "identities": { "uids": ["2000-2099"], "gids": ["2000"] },
-    }] })));
+    }] }),
+    ));
     cluster.put(&bridge("team-a", "objects", &json!({
         "identity": { "mode": "Map", "mapRef": { "name": "people" } },
         "exposure": { "tls": { "secretRef": { "name": "certificate" } }, "publicUrl": "https://o.example.org" },
@@ -156,7 +183,9 @@ async fn wrong_references_are_shown_and_what_is_no_longer_granted_is_taken_away(
     cluster.put(&bridge("other", "lost", &json!({ "shareRef": { "name": "absent" } })));
     cluster.put(&bridge("other", "stranger", &json!({})));
     cluster.settle().await;
-    let reason = |namespace: &str, name: &str| condition(&cluster.bridge(namespace, name), "ShareAccepted")["reason"].clone();
+    let reason = |namespace: &str, name: &str| {
+        condition(&cluster.bridge(namespace, name), "ShareAccepted")["reason"].clone()
+    };
     assert_eq!(reason("other", "lost"), "ShareNotFound");
     assert_eq!(reason("other", "stranger"), "NamespaceNotGranted");
     let stalled = condition(&cluster.bridge("other", "stranger"), "Stalled");
@@ -168,7 +197,10 @@ async fn wrong_references_are_shown_and_what_is_no_longer_granted_is_taken_away(
     for plural in ["deployments", "services", "configmaps", "networkpolicies", "serviceaccounts"] {
         assert!(cluster.server.all(plural).is_empty(), "{plural}");
     }
-    assert!(cluster.server.all("persistentvolumeclaims").is_empty() && cluster.server.all("persistentvolumes").is_empty());
+    assert!(
+        cluster.server.all("persistentvolumeclaims").is_empty()
+            && cluster.server.all("persistentvolumes").is_empty()
+    );
 }
 
 #[tokio::test]
@@ -176,7 +208,10 @@ async fn what_somebody_else_made_is_neither_changed_nor_deleted() {
     let cluster = Cluster::new(&["team-a", "team-b"]);
     let foreign = json!({ "metadata": { "namespace": "team-a", "name": "projects" }, "spec": { "volumeName": "theirs" } });
     cluster.server.put("persistentvolumeclaims", &foreign);
-    cluster.put(&share("projects", &json!({ "access": [{ "namespace": "team-a" }, { "namespace": "team-b" }] })));
+    cluster.put(&share(
+        "projects",
+        &json!({ "access": [{ "namespace": "team-a" }, { "namespace": "team-b" }] }),
+    ));
     cluster.settle().await;
     let claim = cluster.server.get("persistentvolumeclaims", "team-a", "projects").unwrap();
     assert_eq!(claim["spec"], json!({ "volumeName": "theirs" }));
@@ -184,20 +219,27 @@ async fn what_somebody_else_made_is_neither_changed_nor_deleted() {
     assert_eq!(condition(&share, "AccessGranted")["reason"], "NameTaken");
     let said = condition(&share, "Stalled")["message"].clone();
     assert!(said.as_str().unwrap().contains("PersistentVolumeClaim team-a/projects exists"), "{said}");
-    assert!(cluster.server.get("persistentvolumeclaims", "team-b", "projects").is_some(), "the others are made");
+    assert!(
+        cluster.server.get("persistentvolumeclaims", "team-b", "projects").is_some(),
+        "the others are made"
+    );
 }
 
 #[tokio::test]
 async fn a_claim_whose_volume_changed_is_made_anew_and_a_released_volume_too() {
     let cluster = Cluster::serving().await;
-    cluster.server.change("lustreshares", "", "projects", |share| share["spec"]["access"][0]["subPath"] = json!("b"));
+    cluster
+        .server
+        .change("lustreshares", "", "projects", |share| share["spec"]["access"][0]["subPath"] = json!("b"));
     cluster.settle().await;
     let claim = cluster.server.get("persistentvolumeclaims", "team-a", "projects").unwrap();
     let volumes = cluster.server.all("persistentvolumes");
     assert_eq!(volumes.len(), 1);
     assert_eq!(claim["spec"]["volumeName"], volumes[0]["metadata"]["name"]);
     let name = volumes[0]["metadata"]["name"].as_str().unwrap();
-    cluster.server.change("persistentvolumes", "", name, |volume| volume["status"]["phase"] = json!("Released"));
+    cluster
+        .server
+        .change("persistentvolumes", "", name, |volume| volume["status"]["phase"] = json!("Released"));
     cluster.settle().await;
     assert!(cluster.server.get("persistentvolumes", "", name).unwrap()["status"].is_null());
 }
@@ -207,7 +249,9 @@ async fn a_storage_class_whose_parameters_changed_is_made_anew() {
     let cluster = Cluster::new(&[]);
     cluster.put(&share("projects", &json!({ "provisioning": {} })));
     cluster.settle().await;
-    cluster.server.change("lustreshares", "", "projects", |share| share["spec"]["ownership"] = json!({ "uid": 7 }));
+    cluster
+        .server
+        .change("lustreshares", "", "projects", |share| share["spec"]["ownership"] = json!({ "uid": 7 }));
     cluster.server.take_writes();
     cluster.settle().await;
     assert_eq!(cluster.server.get("storageclasses", "", "projects").unwrap()["parameters"]["uid"], "7");
@@ -217,10 +261,12 @@ async fn a_storage_class_whose_parameters_changed_is_made_anew() {
 #[tokio::test]
 async fn a_share_stays_while_it_is_used_and_names_its_users() {
     let cluster = Cluster::serving().await;
-    let pod = |name: &str, phase: &str| json!({
-        "metadata": { "namespace": "team-a", "name": name }, "status": { "phase": phase },
-        "spec": { "volumes": [{ "persistentVolumeClaim": { "claimName": "projects" } }] },
-    });
+    let pod = |name: &str, phase: &str| {
+        json!({
+            "metadata": { "namespace": "team-a", "name": name }, "status": { "phase": phase },
+            "spec": { "volumes": [{ "persistentVolumeClaim": { "claimName": "projects" } }] },
+        })
+    };
     cluster.server.put("pods", &pod("job", "Running"));
     cluster.server.put("pods", &pod("done", "Succeeded"));
     let handle = crds::names::volume_handle("projects", &crds::names::request_volume_id("pvc-1"));
@@ -243,7 +289,9 @@ async fn a_share_stays_while_it_is_used_and_names_its_users() {
     cluster.settle().await;
     assert!(cluster.server.get("lustreshares", "", "projects").is_none());
     cluster.server.collect();
-    for plural in ["persistentvolumes", "persistentvolumeclaims", "storageclasses", "deployments", "configmaps"] {
+    for plural in
+        ["persistentvolumes", "persistentvolumeclaims", "storageclasses", "deployments", "configmaps"]
+    {
         assert!(cluster.server.all(plural).is_empty(), "{plural}");
     }
 }
@@ -268,8 +316,15 @@ async fn one_bad_object_stops_no_other() {
 #[tokio::test]
 async fn refusals_of_single_objects_are_shown_and_passing_troubles_pass() {
     let cluster = Cluster::new(&["team-a", "team-b"]);
-    cluster.server.fail(Fault { on: "PATCH /api/v1/namespaces/team-a/persistentvolumeclaims", code: 403, times: 1 });
-    cluster.put(&share("projects", &json!({ "access": [{ "namespace": "team-a" }, { "namespace": "team-b" }] })));
+    cluster.server.fail(Fault {
+        on: "PATCH /api/v1/namespaces/team-a/persistentvolumeclaims",
+        code: 403,
+        times: 1,
+    });
+    cluster.put(&share(
+        "projects",
+        &json!({ "access": [{ "namespace": "team-a" }, { "namespace": "team-b" }] }),
+    ));
     cluster.pass().await;
     cluster.pass().await;
     assert_eq!(condition(&cluster.share("projects"), "AccessGranted")["reason"], "NotApplied");
@@ -288,7 +343,9 @@ async fn refusals_of_single_objects_are_shown_and_passing_troubles_pass() {
 #[tokio::test]
 async fn a_suspended_object_is_left_alone() {
     let cluster = Cluster::serving().await;
-    cluster.server.change("swiftbridges", "team-a", "objects", |bridge| bridge["spec"]["suspend"] = json!(true));
+    cluster
+        .server
+        .change("swiftbridges", "team-a", "objects", |bridge| bridge["spec"]["suspend"] = json!(true));
     cluster.server.change("lustreshares", "", "projects", |share| share["spec"]["suspend"] = json!(true));
     cluster.server.delete("services", "team-a", "objects-swift");
     cluster.server.take_writes();
@@ -304,14 +361,20 @@ async fn a_secret_that_cannot_be_mounted_is_named() {
     cluster.settle().await;
     cluster.driver();
     cluster.settle().await;
-    cluster.server.put("pods", &json!({ "metadata": {
+    cluster.server.put(
+        "pods",
+        &json!({ "metadata": {
         "namespace": "team-a", "name": "objects-swift-1",
         "labels": { "lustre-bridge.io/bridge": "objects", "app.kubernetes.io/name": "object-server" },
-    }, "status": { "containerStatuses": [{ "state": { "waiting": { "reason": "ContainerCreating" } } }] } }));
-    cluster.server.put("events", &json!({
-        "metadata": { "namespace": "team-a", "name": "e" },
-        "message": "MountVolume.SetUp failed for volume \"auth\" : secret \"users\" not found",
-    }));
+    }, "status": { "containerStatuses": [{ "state": { "waiting": { "reason": "ContainerCreating" } } }] } }),
+    );
+    cluster.server.put(
+        "events",
+        &json!({
+            "metadata": { "namespace": "team-a", "name": "e" },
+            "message": "MountVolume.SetUp failed for volume \"auth\" : secret \"users\" not found",
+        }),
+    );
     cluster.settle().await;
     let bridge = cluster.bridge("team-a", "objects");
     let auth = condition(&bridge, "AuthReady");

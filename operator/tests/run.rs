@@ -1,5 +1,13 @@
 //! The whole operator against an API server in memory: watches, faults, and who leads. Time is the test's own.
-#![allow(clippy::unwrap_used, missing_docs, dead_code, reason = "also the helpers of tests may fail them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::similar_names,
+    clippy::semicolon_if_nothing_returned,
+    missing_docs,
+    dead_code,
+    reason = "also the helpers of tests may fail them, and not every test uses every helper"
+)]
 
 mod fake;
 mod harness;
@@ -17,7 +25,8 @@ use operator::run::Operator;
 use serde_json::json;
 
 fn start(server: &Server) -> Arc<AtomicBool> {
-    let settings = Settings { object_server_image: "object-server:test".into(), image_pull_policy: "Never".into() };
+    let settings =
+        Settings { object_server_image: "object-server:test".into(), image_pull_policy: "Never".into() };
     let operator = Operator::new(server.client(), Claim::for_ever(), settings, Metrics::new());
     let ready = Arc::new(AtomicBool::new(false));
     tokio::spawn(operator.run(Arc::clone(&ready)));
@@ -62,10 +71,13 @@ async fn changes_are_seen_and_drift_is_repaired() {
     server.delete("persistentvolumeclaims", "team-a", "first");
     until("the claim again", || has_claim(&server, "first")).await;
     server.put("namespaces", &json!({ "metadata": { "name": "late" } }));
-    server.change("lustreshares", "", "first", |share| share["spec"]["access"] = json!([{ "namespace": "late" }]));
+    server.change("lustreshares", "", "first", |share| {
+        share["spec"]["access"] = json!([{ "namespace": "late" }])
+    });
     until("the claim moves", || {
         !has_claim(&server, "first") && server.get("persistentvolumeclaims", "late", "first").is_some()
-    }).await;
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,10 +89,11 @@ async fn at_rest_nothing_is_written() {
     start(&server);
     until("every status", || {
         server.all("lustreshares").iter().all(|share| condition(share, "Ready").is_object())
-    }).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    })
+    .await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     server.take_writes();
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(server.take_writes(), Vec::<String>::new());
 }
 
@@ -105,11 +118,13 @@ async fn an_api_server_that_is_away_comes_back() {
     put(&server, "first");
     start(&server);
     until("the claim", || has_claim(&server, "first")).await;
-    until("the status", || condition(&server.get("lustreshares", "", "first").unwrap(), "Ready").is_object()).await;
+    until("the status", || condition(&server.get("lustreshares", "", "first").unwrap(), "Ready").is_object())
+        .await;
 }
 
 async fn leads(election: &mut Election) -> bool {
-    let won = tokio::time::timeout(Duration::from_secs(1), election.win(&AtomicBool::new(false)));
+    let ready = AtomicBool::new(false);
+    let won = tokio::time::timeout(Duration::from_secs(1), election.win(&ready));
     won.await.is_ok() && election.claim().holds()
 }
 
@@ -135,7 +150,7 @@ async fn a_conflict_ends_the_claim() {
     assert!(leads(&mut election).await);
     let claim = election.claim();
     let kept = tokio::spawn(async move { election.keep().await });
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(claim.holds() && !kept.is_finished(), "it is renewed");
     server.change("leases", "system", "lustre-bridge-operator", |lease| {
         lease["spec"]["holderIdentity"] = json!("another");

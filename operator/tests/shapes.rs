@@ -12,8 +12,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn text() -> impl Strategy<Value = String> {
-    let known = ["", "a", "b", "a/b", "/", "..", ".lb~x", "2000", "1-5", "Fixed", "${pv.name}", "projects"];
-    prop_oneof![proptest::sample::select(&known[..]).prop_map(str::to_owned), any::<String>()]
+    const KNOWN: [&str; 12] =
+        ["", "a", "b", "a/b", "/", "..", ".lb~x", "2000", "1-5", "Fixed", "${pv.name}", "projects"];
+    prop_oneof![proptest::sample::select(&KNOWN[..]).prop_map(str::to_owned), any::<String>()]
 }
 
 fn maybe(value: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Option<Value>> {
@@ -30,7 +31,11 @@ fn id() -> impl Strategy<Value = Value> {
 
 /// An object of those fields that are there.
 fn object(fields: Vec<(&'static str, Option<Value>)>) -> Value {
-    fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect::<serde_json::Map<_, _>>().into()
+    fields
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn one_of(values: &'static [&'static str]) -> impl Strategy<Value = Value> {
@@ -48,14 +53,18 @@ fn access() -> impl Strategy<Value = Value> {
     ];
     let modes = one_of(&["ReadWriteMany", "ReadOnlyMany"]);
     let bridges = one_of(&["Single", "Many"]);
-    (maybe(word()), maybe(selector), modes, maybe(word()), maybe(word()), maybe(identities), bridges).prop_map(
-        |(namespace, selector, mode, path, claim, identities, bridges)| {
+    (maybe(word()), maybe(selector), modes, maybe(word()), maybe(word()), maybe(identities), bridges)
+        .prop_map(|(namespace, selector, mode, path, claim, identities, bridges)| {
             object(vec![
-                ("namespace", namespace), ("namespaceSelector", selector), ("mode", Some(mode)), ("subPath", path),
-                ("claimName", claim), ("identities", identities), ("bridges", Some(bridges)),
+                ("namespace", namespace),
+                ("namespaceSelector", selector),
+                ("mode", Some(mode)),
+                ("subPath", path),
+                ("claimName", claim),
+                ("identities", identities),
+                ("bridges", Some(bridges)),
             ])
-        },
-    )
+        })
 }
 
 prop_compose! {

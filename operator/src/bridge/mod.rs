@@ -78,17 +78,18 @@ pub async fn reconcile(world: &World, key: &Key) -> Result<Next, WriteError> {
         Valid::Refused(_) => Some(apply(world, &parent, &[]).await?),
     };
     // What was just made is looked at again, when it changes.
-    let seen = Seen { deployment: deployment(&world.cache, key), service: service(&world.cache, key), ..seen };
+    let seen =
+        Seen { deployment: deployment(&world.cache, key), service: service(&world.cache, key), ..seen };
     let trouble = match &valid {
         Valid::Serves(_) if !status::is_available(&seen) => trouble::of(world, &seen).await?,
         _ => trouble::Trouble::default(),
     };
     status::write(world, &seen, &valid, applied.as_ref(), &trouble).await?;
-    let look = matches!(valid, Valid::Serves(_)) && !status::is_available(&seen) && seen.bridge.spec.replicas > 0;
-    Ok(match applied {
-        Some(applied) if applied.retry => Next::Retry(None),
-        _ if look => Next::Look(PAUSE),
-        _ => Next::Rest,
+    let look =
+        matches!(valid, Valid::Serves(_)) && !status::is_available(&seen) && seen.bridge.spec.replicas > 0;
+    Ok(match applied.map_or(Next::Rest, |applied| applied.next()) {
+        Next::Rest if look => Next::Look(PAUSE),
+        next => next,
     })
 }
 
@@ -126,7 +127,9 @@ pub fn validate(seen: &Seen) -> Valid {
     match accept(share, &seen.key.namespace, &seen.namespace.labels, &seen.bridge) {
         Err(refusal) => Valid::Refused(refusal),
         Ok(accepted) if accepted.acts == Acts::Unknown => Valid::Waits(Box::new(accepted)),
-        Ok(accepted) if seen.deployment.is_some() || has_directories(&seen.bridge) => Valid::Serves(Box::new(accepted)),
+        Ok(accepted) if seen.deployment.is_some() || has_directories(&seen.bridge) => {
+            Valid::Serves(Box::new(accepted))
+        }
         Ok(accepted) => Valid::Waits(Box::new(accepted)),
     }
 }

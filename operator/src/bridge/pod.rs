@@ -80,11 +80,15 @@ fn rights(acts: &Acts) -> Value {
 fn mounts(bridge: &SwiftBridge, accepted: &Accepted, name: &str) -> Vec<(Value, Value)> {
     // Readable by whomever the pod runs as; nobody else is in it.
     let files = |keys: &[&str]| keys.iter().map(|key| json!({ "key": key, "path": key })).collect::<Vec<_>>();
-    let secret = |name: &str, keys: &[&str]| json!({ "secretName": name, "defaultMode": 0o444, "items": files(keys) });
+    let secret =
+        |name: &str, keys: &[&str]| json!({ "secretName": name, "defaultMode": 0o444, "items": files(keys) });
     let map = |name: &str, key: &str| json!({ "name": name, "defaultMode": 0o444, "items": files(&[key]) });
     let mount = |name: &str, path: &str, kind: &str, source: Value| {
         let read_only = name != "objects";
-        (json!({ "name": name, "mountPath": path, "readOnly": read_only }), json!({ "name": name, kind: source }))
+        (
+            json!({ "name": name, "mountPath": path, "readOnly": read_only }),
+            json!({ "name": name, kind: source }),
+        )
     };
     let spec = &bridge.spec;
     let users = &spec.auth.credentials.secret_ref.name;

@@ -2,8 +2,8 @@
 
 use crds::bridge::{Endpoint, ServiceType, SwiftBridgeStatus};
 use crds::conditions::{
-    AUTH_READY, AVAILABLE, CERTIFICATE_VALID, DIRECTORY_READY, READY, RECONCILING, SHARE_ACCEPTED, STALLED, Statement,
-    merge,
+    AUTH_READY, AVAILABLE, CERTIFICATE_VALID, DIRECTORY_READY, READY, RECONCILING, SHARE_ACCEPTED, STALLED,
+    Statement, merge,
 };
 use crds::grants::Acts;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -19,12 +19,14 @@ use crate::queue::Next;
 use crate::status::{few, news, ours, said_by_driver, summary};
 
 /// What the operator writes.
-const OWN: [&str; 7] = [READY, RECONCILING, STALLED, SHARE_ACCEPTED, AVAILABLE, AUTH_READY, CERTIFICATE_VALID];
+const OWN: [&str; 7] =
+    [READY, RECONCILING, STALLED, SHARE_ACCEPTED, AVAILABLE, AUTH_READY, CERTIFICATE_VALID];
 
 /// Whether the pods that there should be answer.
 pub(super) fn is_available(seen: &Seen) -> bool {
     let Some(deployment) = &seen.deployment else { return false };
-    let current = deployment["status"]["observedGeneration"].as_i64() >= deployment["metadata"]["generation"].as_i64();
+    let current =
+        deployment["status"]["observedGeneration"].as_i64() >= deployment["metadata"]["generation"].as_i64();
     let updated = deployment["status"]["updatedReplicas"].as_i64().unwrap_or_default() > 0;
     current && updated && ready_replicas(deployment) > 0
 }
@@ -45,7 +47,9 @@ pub(super) async fn write(
     let generation = seen.bridge.metadata.generation;
     let say = statements(seen, valid, applied, trouble);
     let serves = matches!(valid, Valid::Serves(_));
-    let pods = |key: &str| seen.deployment.as_ref().map_or(0, |all| all["status"][key].as_i64().unwrap_or_default() as i32);
+    let pods = |key: &str| {
+        seen.deployment.as_ref().map_or(0, |all| all["status"][key].as_i64().unwrap_or_default() as i32)
+    };
     let new = SwiftBridgeStatus {
         observed_generation: generation,
         conditions: merge(old, &now(), generation, &say),
@@ -67,7 +71,8 @@ pub(super) async fn write(
 
 /// Says that a bridge is not understood.
 pub(super) async fn invalid(world: &World, key: &Key, value: &Value, why: &str) -> Result<Next, WriteError> {
-    let old: Vec<Condition> = serde_json::from_value(value["status"]["conditions"].clone()).unwrap_or_default();
+    let old: Vec<Condition> =
+        serde_json::from_value(value["status"]["conditions"].clone()).unwrap_or_default();
     let message = format!("the object does not have the form that this operator knows: {why}");
     let say = summary(&[Statement::no("", "InvalidSpec", message.clone())], Some(("InvalidSpec", message)));
     let generation = value["metadata"]["generation"].as_i64();
@@ -120,7 +125,8 @@ fn acts(acts: &Acts) -> String {
 
 fn available(seen: &Seen, valid: &Valid, applied: Option<&Applied>, trouble: &Trouble) -> Statement {
     let obstacles = applied.map(Applied::obstacles).unwrap_or_default();
-    let troubles: Vec<String> = trouble.pods.iter().map(|(reason, message)| format!("{reason}: {message}")).collect();
+    let waits = trouble.pods.iter().map(|(reason, message)| format!("{reason}: {message}"));
+    let troubles: Vec<String> = waits.chain(trouble.mounts.iter().cloned()).collect();
     match (valid, trouble.pods.first()) {
         (Valid::Refused(_), _) => Statement::no(AVAILABLE, "NotAccepted", "the share does not accept it"),
         _ if !obstacles.is_empty() => Statement::no(AVAILABLE, "NotApplied", few(&obstacles)),
@@ -129,7 +135,9 @@ fn available(seen: &Seen, valid: &Valid, applied: Option<&Applied>, trouble: &Tr
         }
         _ if seen.bridge.spec.replicas <= 0 => Statement::no(AVAILABLE, "NoReplicas", "spec.replicas is 0"),
         _ if is_available(seen) => Statement::yes(AVAILABLE, "Answers", "its pod answers"),
-        (_, Some((reason, _))) if is_reason(reason) => Statement::no(AVAILABLE, reason.clone(), few(&troubles)),
+        (_, Some((reason, _))) if is_reason(reason) => {
+            Statement::no(AVAILABLE, reason.clone(), few(&troubles))
+        }
         _ => Statement::no(AVAILABLE, "PodNotReady", "its pod does not answer yet"),
     }
 }
@@ -147,7 +155,11 @@ fn files(seen: &Seen, trouble: &Trouble, kind: &'static str, secret: &str, what:
     }
     match trouble.of_mount(secret) {
         Some(said) => Statement::no(kind, "SecretNotMounted", said),
-        None => Statement::unknown(kind, "PodNotReady", format!("no pod has read {what} from Secret {secret} yet")),
+        None => Statement::unknown(
+            kind,
+            "PodNotReady",
+            format!("no pod has read {what} from Secret {secret} yet"),
+        ),
     }
 }
 
@@ -165,7 +177,8 @@ fn endpoints(seen: &Seen) -> Vec<Endpoint> {
     let exposure = &seen.bridge.spec.exposure;
     let scheme = pod::protocol(&seen.bridge);
     let port = build::service_port(&seen.bridge);
-    let suffix = if port == if scheme == "https" { 443 } else { 80 } { String::new() } else { format!(":{port}") };
+    let suffix =
+        if port == if scheme == "https" { 443 } else { 80 } { String::new() } else { format!(":{port}") };
     let hosts = exposure.ingress.iter().map(|ingress| &ingress.host);
     let hosts = hosts.chain(exposure.http_route.iter().map(|route| &route.host));
     let outside = hosts.map(|host| format!("{scheme}://{host}"));
@@ -184,7 +197,8 @@ fn endpoints(seen: &Seen) -> Vec<Endpoint> {
 
 /// The addresses that a load balancer gave the service.
 fn balancers(seen: &Seen) -> Vec<String> {
-    let service = seen.service.as_ref().filter(|_| seen.bridge.spec.exposure.service.kind == ServiceType::LoadBalancer);
+    let service =
+        seen.service.as_ref().filter(|_| seen.bridge.spec.exposure.service.kind == ServiceType::LoadBalancer);
     let given = service.and_then(|service| service["status"]["loadBalancer"]["ingress"].as_array());
     let host = |one: &Value| match (one["hostname"].as_str(), one["ip"].as_str()) {
         (Some(name), _) => Some(name.to_owned()),

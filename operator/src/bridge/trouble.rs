@@ -24,7 +24,8 @@ impl Trouble {
     pub(super) fn of_mount(&self, source: &str) -> Option<&str> {
         // The kubelet quotes it: secret "name" not found.
         let quoted = format!("\"{source}\"");
-        let key = |message: &&String| message.contains(&quoted) || message.contains("references non-existent");
+        let key =
+            |message: &&String| message.contains(&quoted) || message.contains("references non-existent");
         self.mounts.iter().find(key).map(String::as_str)
     }
 }
@@ -41,7 +42,8 @@ pub(super) async fn of(world: &World, seen: &Seen) -> Result<Trouble, WriteError
         }
         trouble.pods.extend(waiting(&pod));
         let of = format!("involvedObject.kind=Pod,involvedObject.name={},reason=FailedMount", pod.name_any());
-        let events = world.writer.list(&events(), &seen.key.namespace, &ListParams::default().fields(&of)).await?;
+        let events =
+            world.writer.list(&events(), &seen.key.namespace, &ListParams::default().fields(&of)).await?;
         let mut said: Vec<(String, String)> = events.iter().map(message).collect();
         said.sort();
         trouble.mounts.extend(said.into_iter().rev().map(|(_, message)| message));

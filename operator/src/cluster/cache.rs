@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use super::{Key, Kind};
 
-
 /// What is kept of an object.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -100,7 +99,8 @@ impl Cache {
     /// Lets go of all objects of a kind but these, and says which.
     pub fn retain(&self, kind: Kind, seen: &BTreeSet<Key>) -> Vec<(Key, Kept)> {
         let mut objects = self.write();
-        let gone: Vec<Key> = objects.kept.keys().filter(|key| key.kind == kind && !seen.contains(key)).cloned().collect();
+        let gone: Vec<Key> =
+            objects.kept.keys().filter(|key| key.kind == kind && !seen.contains(key)).cloned().collect();
         gone.into_iter().filter_map(|key| objects.remove(&key).map(|kept| (key, kept))).collect()
     }
 
@@ -127,9 +127,10 @@ impl Cache {
     /// The bridges that refer to a share.
     pub fn bridges_of(&self, share: &str) -> Vec<Key> {
         let objects = self.read();
-        let bridges = objects.kept.iter().filter(|(key, kept)| {
-            key.kind == Kind::SwiftBridge && kept.share.as_deref() == Some(share)
-        });
+        let bridges = objects
+            .kept
+            .iter()
+            .filter(|(key, kept)| key.kind == Kind::SwiftBridge && kept.share.as_deref() == Some(share));
         bridges.map(|(key, _)| key.clone()).collect()
     }
 
@@ -238,10 +239,13 @@ mod tests {
         cache.put(Kind::SwiftBridge, object("b", "10", "x"));
         cache.put(Kind::SwiftBridge, object("b", "9", "y"));
         let kept = cache.get(&key).unwrap();
-        assert_eq!((kept.owner.clone().map(|owner| owner.uid), kept.share.as_deref()), (Some("x".to_owned()), Some("s")));
+        assert_eq!(
+            (kept.owner.clone().map(|owner| owner.uid), kept.share.as_deref()),
+            (Some("x".to_owned()), Some("s"))
+        );
         assert!(!kept.value().to_string().contains("managedFields"));
-        assert_eq!(cache.bridges_of("s"), [key.clone()]);
-        assert_eq!(cache.owned_by("x"), [key.clone()]);
+        assert_eq!(cache.bridges_of("s"), std::slice::from_ref(&key));
+        assert_eq!(cache.owned_by("x"), std::slice::from_ref(&key));
         cache.put(Kind::SwiftBridge, object("b", "11", "y"));
         assert!(cache.owned_by("x").is_empty() && cache.owned_by("y") == [key.clone()]);
         cache.remove(&key);

@@ -21,7 +21,8 @@ fn compare(actual: &Value, wanted: &Value, quantities: bool) -> bool {
         }),
         (Value::Array(actual), Value::Array(wanted)) => {
             let pairs = || actual.iter().zip(wanted);
-            actual.len() == wanted.len() && pairs().all(|(actual, wanted)| compare(actual, wanted, quantities))
+            actual.len() == wanted.len()
+                && pairs().all(|(actual, wanted)| compare(actual, wanted, quantities))
         }
         (actual, wanted) => actual == wanted || (quantities && same_quantity(actual, wanted)),
     }
@@ -78,7 +79,8 @@ pub fn digest(object: &Value) -> u64 {
     for (key, part) in object.as_object().into_iter().flatten().filter(|(key, _)| *key != "status") {
         let metadata = part.as_object().filter(|_| key == "metadata").cloned();
         let steady = metadata.map(|mut metadata| {
-            metadata.retain(|key, _| !matches!(key.as_str(), "resourceVersion" | "managedFields" | "generation"));
+            metadata
+                .retain(|key, _| !matches!(key.as_str(), "resourceVersion" | "managedFields" | "generation"));
             Value::Object(metadata)
         });
         (key, steady.as_ref().unwrap_or(part).to_string()).hash(&mut hasher);
@@ -116,7 +118,9 @@ mod tests {
     #[test]
     fn quantities_have_many_spellings() {
         let of = |text: &Value| json!({ "limits": { "cpu": text } });
-        for (one, other) in [("500m", json!("0.5")), ("1Gi", json!("1024Mi")), ("2", json!(2)), ("1k", json!("1e3"))] {
+        for (one, other) in
+            [("500m", json!("0.5")), ("1Gi", json!("1024Mi")), ("2", json!(2)), ("1k", json!("1e3"))]
+        {
             assert!(holds(&of(&json!(one)), &of(&other)), "{one} {other}");
         }
         assert!(!holds(&of(&json!("1Gi")), &of(&json!("1G"))));

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 
 /// How often it is looked whether an optional API has appeared.
-const DISCOVERY: Duration = Duration::from_secs(60);
+const DISCOVERY: Duration = Duration::from_mins(1);
 
 /// Takes in what happens to objects.
 #[derive(Clone, Debug)]
@@ -128,7 +128,8 @@ fn concerned(cache: &Cache, key: &Key, kept: &Kept) -> Vec<Key> {
         }
         // A label may select it, anywhere.
         Kind::Namespace => {
-            let bridges = cache.keys(Kind::SwiftBridge).into_iter().filter(|bridge| bridge.namespace == key.name);
+            let bridges =
+                cache.keys(Kind::SwiftBridge).into_iter().filter(|bridge| bridge.namespace == key.name);
             bridges.chain(cache.keys(Kind::LustreShare)).collect()
         }
         _ => kept.owner.iter().map(|owner| owner.key.clone()).collect(),

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -133,7 +135,8 @@ impl Writer {
     async fn apply(&self, child: &Child) -> Result<Outcome, WriteError> {
         let parameters = PatchParams::apply(crds::OPERATOR).force();
         self.check("apply", &child.key)?;
-        let applied = self.api(&child.key).patch(&child.key.name, &parameters, &Patch::Apply(&child.body)).await;
+        let applied =
+            self.api(&child.key).patch(&child.key.name, &parameters, &Patch::Apply(&child.body)).await;
         let object = applied.map_err(|source| failed("apply", &child.key, source))?;
         tracing::info!(object = %child.key, "applied");
         self.settle(child, &json!(object));
@@ -160,7 +163,8 @@ impl Writer {
     pub async fn delete(&self, key: &Key, uid: Option<&str>) -> Result<(), WriteError> {
         self.check("delete", key)?;
         let uid = uid.map(str::to_owned);
-        let parameters = DeleteParams::background().preconditions(Preconditions { uid, ..Preconditions::default() });
+        let parameters =
+            DeleteParams::background().preconditions(Preconditions { uid, ..Preconditions::default() });
         let deleted = self.api(key).delete(&key.name, &parameters).await;
         match deleted {
             Ok(_) => tracing::info!(object = %key, "deleted"),
@@ -186,10 +190,16 @@ impl Writer {
     }
 
     /// Sets the finalizers of an object, if it is still of this version.
-    pub async fn finalizers(&self, key: &Key, version: Option<&str>, finalizers: &[String]) -> Result<(), WriteError> {
+    pub async fn finalizers(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+        finalizers: &[String],
+    ) -> Result<(), WriteError> {
         self.check("set the finalizers of", key)?;
         let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
-        let parameters = PatchParams { field_manager: Some(crds::OPERATOR.to_owned()), ..PatchParams::default() };
+        let parameters =
+            PatchParams { field_manager: Some(crds::OPERATOR.to_owned()), ..PatchParams::default() };
         let patched = self.api(key).patch(&key.name, &parameters, &Patch::Merge(&patch)).await;
         let object = patched.map_err(|source| failed("set the finalizers of", key, source))?;
         self.cache.put(key.kind, object);
@@ -215,7 +225,12 @@ impl Writer {
     }
 
     /// Reads objects from the API server that are not watched.
-    pub async fn list(&self, api: &ApiResource, namespace: &str, of: &ListParams) -> Result<Vec<DynamicObject>, WriteError> {
+    pub async fn list(
+        &self,
+        api: &ApiResource,
+        namespace: &str,
+        of: &ListParams,
+    ) -> Result<Vec<DynamicObject>, WriteError> {
         let objects: Api<DynamicObject> = match namespace {
             "" => Api::all_with(self.client.clone(), api),
             namespace => Api::namespaced_with(self.client.clone(), namespace, api),
@@ -224,7 +239,8 @@ impl Writer {
         let mut page = of.clone().limit(500);
         loop {
             let list = objects.list(&page).await;
-            let list = list.map_err(|source| failed("list", &Key::new(Kind::Namespace, "", namespace), source))?;
+            let list =
+                list.map_err(|source| failed("list", &Key::new(Kind::Namespace, "", namespace), source))?;
             all.extend(list.items);
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),

@@ -5,6 +5,7 @@ mod removal;
 pub mod status;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crds::LustreShare;
 use crds::grants::{self, Grant, WrongAccess};
@@ -32,7 +33,8 @@ pub struct Seen {
     pub share: LustreShare,
     /// All namespaces.
     pub namespaces: BTreeMap<String, Namespace>,
-    /// The bridges that refer to it, as `namespace/name`.
+    /// The bridges that refer to it, as `namespace/name`, from namespaces to which it grants something: others could
+    /// hold it back for ever.
     pub bridges: Vec<String>,
 }
 
@@ -59,32 +61,33 @@ pub async fn reconcile(world: &World, key: &Key) -> Result<Next, WriteError> {
         return Ok(Next::Rest);
     }
     if hold_back(world, &seen).await? {
-        // Its version is another now; the watch will say which.
-        return Ok(Next::Rest);
+        // What is kept of it is as it is now, so that no watch will wake anybody.
+        return Ok(Next::Look(Duration::ZERO));
     }
     let valid = validate(&seen);
     let parent = parent(&seen);
     let children = build::children(&seen.share, &parent, &valid.grants);
     let applied = apply(world, &parent, &children).await?;
     status::write(world, &seen, &valid, &applied).await?;
-    Ok(if applied.retry { Next::Retry(None) } else { Next::Rest })
+    Ok(applied.next())
 }
 
 fn dereference(cache: &Cache, key: &Key, value: Value, share: LustreShare) -> Seen {
-    let bridges = cache.bridges_of(&key.name);
-    Seen {
-        key: key.clone(),
-        value,
-        share,
-        namespaces: cache.namespaces(),
-        bridges: bridges.iter().map(|bridge| format!("{}/{}", bridge.namespace, bridge.name)).collect(),
-    }
+    let namespaces = cache.namespaces();
+    let granted = |bridge: &Key| {
+        let namespace = namespaces.get(&bridge.namespace);
+        namespace.is_some_and(|its| !grants::of_namespace(&share, &bridge.namespace, &its.labels).is_empty())
+    };
+    let bridges = cache.bridges_of(&key.name).into_iter().filter(granted);
+    let bridges = bridges.map(|bridge| format!("{}/{}", bridge.namespace, bridge.name)).collect();
+    Seen { key: key.clone(), value, share, namespaces, bridges }
 }
 
 /// What a share gives to whom. Namespaces that are being deleted get nothing new, and keep nothing.
 pub fn validate(seen: &Seen) -> Valid {
     let living = seen.namespaces.iter().filter(|(_, namespace)| !namespace.ends);
-    let grants = living.flat_map(|(name, namespace)| grants::of_namespace(&seen.share, name, &namespace.labels));
+    let grants =
+        living.flat_map(|(name, namespace)| grants::of_namespace(&seen.share, name, &namespace.labels));
     Valid { grants: grants.collect(), mistakes: grants::mistakes(&seen.share) }
 }
 

@@ -26,7 +26,8 @@ pub(super) async fn reconcile(world: &World, seen: &Seen) -> Result<Next, WriteE
         status::held(world, seen, &users).await?;
         return Ok(Next::Look(PAUSE));
     }
-    let rest: Vec<String> = finalizers.iter().filter(|finalizer| *finalizer != crds::FINALIZER).cloned().collect();
+    let rest: Vec<String> =
+        finalizers.iter().filter(|finalizer| *finalizer != crds::FINALIZER).cloned().collect();
     let version = seen.share.metadata.resource_version.as_deref();
     world.writer.finalizers(&seen.key, version, &rest).await?;
     // What was made for it goes with it: it is the owner.
@@ -83,7 +84,8 @@ fn is_claimed(volume: &DynamicObject) -> bool {
 fn uses(pod: &DynamicObject, claims: &BTreeSet<String>) -> bool {
     let volumes = pod.data["spec"]["volumes"].as_array().into_iter().flatten();
     let mut named = volumes.filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str());
-    !matches!(text(&pod.data["status"]["phase"]), "Succeeded" | "Failed") && named.any(|name| claims.contains(name))
+    !matches!(text(&pod.data["status"]["phase"]), "Succeeded" | "Failed")
+        && named.any(|name| claims.contains(name))
 }
 
 fn text(value: &Value) -> &str {

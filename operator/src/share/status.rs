@@ -1,7 +1,8 @@
 //! What is said of a share.
 
 use crds::conditions::{
-    ACCESS_GRANTED, DIRECTORY_READY, FILESYSTEM_REACHABLE, IN_USE, READY, RECONCILING, STALLED, Statement, merge,
+    ACCESS_GRANTED, DIRECTORY_READY, FILESYSTEM_REACHABLE, IN_USE, READY, RECONCILING, STALLED, Statement,
+    merge,
 };
 use crds::grants::Grant;
 use crds::share::{GrantStatus, LustreShareStatus};
@@ -26,12 +27,13 @@ const MOST: usize = 4096;
 
 /// Says what is observed, if it is not said already.
 pub async fn write(world: &World, seen: &Seen, valid: &Valid, applied: &Applied) -> Result<(), WriteError> {
-    let grants: Vec<GrantStatus> = valid.grants.iter().take(MOST).map(|grant| observed(&world.cache, grant)).collect();
+    let grants: Vec<GrantStatus> =
+        valid.grants.iter().take(MOST).map(|grant| observed(&world.cache, grant)).collect();
     let access = access(valid, applied, &grants);
     let old = conditions(seen);
     let generation = seen.share.metadata.generation;
     let drivers = DRIVERS.map(|kind| said_by_driver(old, kind, generation));
-    let parts = [drivers.as_slice(), &[access.clone()]].concat();
+    let parts = [drivers.as_slice(), std::slice::from_ref(&access)].concat();
     let mut say = summary(&parts, stalled(valid, applied));
     say.extend([access, in_use(&seen.bridges)]);
     say_all(world, seen, &say, grants).await
@@ -49,7 +51,8 @@ pub(super) async fn held(world: &World, seen: &Seen, users: &[String]) -> Result
 
 /// Says that a share is not understood.
 pub(super) async fn invalid(world: &World, key: &Key, value: &Value, why: &str) -> Result<Next, WriteError> {
-    let old: Vec<Condition> = serde_json::from_value(value["status"]["conditions"].clone()).unwrap_or_default();
+    let old: Vec<Condition> =
+        serde_json::from_value(value["status"]["conditions"].clone()).unwrap_or_default();
     let message = format!("the object does not have the form that this operator knows: {why}");
     let say = summary(&[Statement::no("", "InvalidSpec", message.clone())], Some(("InvalidSpec", message)));
     let generation = value["metadata"]["generation"].as_i64();
@@ -71,7 +74,13 @@ async fn say_all(
     let new = LustreShareStatus {
         observed_generation: generation,
         conditions: merge(old, &now(), generation, say),
-        backend: seen.share.spec.backend.directory.as_ref().map(|directory| format!("directory:{}", directory.host_path)),
+        backend: seen
+            .share
+            .spec
+            .backend
+            .directory
+            .as_ref()
+            .map(|directory| format!("directory:{}", directory.host_path)),
         grants,
         bridges: seen.bridges.iter().take(MOST).cloned().collect(),
     };
@@ -140,11 +149,18 @@ fn access(valid: &Valid, applied: &Applied, grants: &[GrantStatus]) -> Statement
         .iter()
         .filter(|grant| grant.phase.as_deref() != Some("Bound"))
         .map(|grant| {
-            format!("{}/{} ({})", grant.namespace, grant.claim_name, grant.phase.as_deref().unwrap_or_default())
+            format!(
+                "{}/{} ({})",
+                grant.namespace,
+                grant.claim_name,
+                grant.phase.as_deref().unwrap_or_default()
+            )
         })
         .collect();
     match (grants.len(), unbound.len()) {
-        (0, _) => Statement::yes(ACCESS_GRANTED, "NobodyGranted", "spec.access names no namespace that exists"),
+        (0, _) => {
+            Statement::yes(ACCESS_GRANTED, "NobodyGranted", "spec.access names no namespace that exists")
+        }
         (all, 0) => Statement::yes(ACCESS_GRANTED, "ClaimsBound", format!("{all} of {all} claims are bound")),
         _ => Statement::unknown(ACCESS_GRANTED, "ClaimsPending", format!("not bound yet: {}", few(&unbound))),
     }
@@ -158,7 +174,11 @@ fn stalled(valid: &Valid, applied: &Applied) -> Option<(&'static str, String)> {
 
 fn in_use(bridges: &[String]) -> Statement {
     if bridges.is_empty() {
-        return Statement::no(IN_USE, "NoBridges", "no bridge refers to it; pods are counted when it is deleted");
+        return Statement::no(
+            IN_USE,
+            "NoBridges",
+            "no bridge refers to it; pods are counted when it is deleted",
+        );
     }
     Statement::yes(IN_USE, "Bridges", format!("bridges: {}", few(bridges)))
 }

@@ -80,7 +80,7 @@ impl Server {
     /// Puts an object there, as somebody else would.
     pub(crate) fn put(&self, plural: &str, object: &Value) {
         let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
-        self.state().store((plural.to_owned(), text("namespace"), text("name")), object.clone());
+        self.state().store(&(plural.to_owned(), text("namespace"), text("name")), object.clone());
     }
 
     pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -93,7 +93,7 @@ impl Server {
         let mut state = self.state();
         let mut object = state.objects[&place].clone();
         change(&mut object);
-        state.store(place, object);
+        state.store(&place, object);
     }
 
     /// Deletes an object, as somebody else would.
@@ -103,7 +103,12 @@ impl Server {
 
     pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
         let state = self.state();
-        state.objects.iter().filter(|(place, _)| place.0 == plural).map(|(_, object)| object.clone()).collect()
+        state
+            .objects
+            .iter()
+            .filter(|(place, _)| place.0 == plural)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// Every request so far, as `METHOD path`.
@@ -124,11 +129,18 @@ impl Server {
     /// Everything whose owner is gone goes, as the garbage collector would see to.
     pub(crate) fn collect(&self) {
         let mut state = self.state();
-        let uids: Vec<String> = state.objects.values().map(|object| uid(object)).collect();
-        let orphans: Vec<Place> = state.objects.iter().filter(|(_, object)| {
-            let owners = object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
-            owners.iter().any(|owner| !uids.contains(&owner["uid"].as_str().unwrap_or_default().to_owned()))
-        }).map(|(place, _)| place.clone()).collect();
+        let uids: Vec<String> = state.objects.values().map(uid).collect();
+        let orphans: Vec<Place> = state
+            .objects
+            .iter()
+            .filter(|(_, object)| {
+                let owners = object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+                owners
+                    .iter()
+                    .any(|owner| !uids.contains(&owner["uid"].as_str().unwrap_or_default().to_owned()))
+            })
+            .map(|(place, _)| place.clone())
+            .collect();
         for place in orphans {
             state.delete(&place);
         }
@@ -145,18 +157,30 @@ impl Server {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let query: BTreeMap<String, String> = head.uri.query().unwrap_or_default().split('&')
-            .filter_map(|pair| pair.split_once('=')).map(|(key, value)| (key.to_owned(), decode(value))).collect();
+        let query: BTreeMap<String, String> = head
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(key, value)| (key.to_owned(), decode(value)))
+            .collect();
         let mut state = self.state();
         let line = format!("{} {}", head.method, head.uri.path());
         state.requests.push(line.clone());
-        if let Some(fault) = state.faults.iter_mut().find(|fault| fault.times > 0 && line.contains(fault.on)) {
+        if let Some(fault) = state.faults.iter_mut().find(|fault| fault.times > 0 && line.contains(fault.on))
+        {
             fault.times -= 1;
             let code = fault.code;
             return send(code, &failure(code, "as the test wants it"));
         }
         let path = Path::new(head.uri.path());
-        let kind = head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        let kind = head
+            .headers
+            .get("content-type")
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         if query.get("watch").is_some_and(|watch| watch == "true") {
             return state.watch(&path);
         }
@@ -179,8 +203,8 @@ impl Server {
 }
 
 impl State {
-    fn store(&mut self, place: Place, mut object: Value) -> Value {
-        let old = self.objects.get(&place).cloned();
+    fn store(&mut self, place: &Place, mut object: Value) -> Value {
+        let old = self.objects.get(place).cloned();
         let metadata = &mut object["metadata"];
         if metadata["uid"].is_null() {
             metadata["uid"] = format!("uid-{}-{}-{}", place.0, place.1, place.2).into();
@@ -188,7 +212,8 @@ impl State {
             metadata["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
         }
         if old.as_ref().is_some_and(|old| old["spec"] != object["spec"]) {
-            object["metadata"]["generation"] = (object["metadata"]["generation"].as_i64().unwrap_or(1) + 1).into();
+            object["metadata"]["generation"] =
+                (object["metadata"]["generation"].as_i64().unwrap_or(1) + 1).into();
         }
         if old.as_ref() == Some(&object) {
             return object;
@@ -209,7 +234,7 @@ impl State {
         let Some(mut object) = self.objects.get(place).cloned() else { return };
         if object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty()) {
             object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-            self.store(place.clone(), object);
+            self.store(place, object);
             return;
         }
         self.objects.remove(place);
@@ -220,9 +245,14 @@ impl State {
 
     fn list(&self, path: &Path, query: &BTreeMap<String, String>) -> Value {
         let fits = |(place, object): &(&Place, &Value)| {
-            let labels: Vec<(&str, &str)> = query.get("labelSelector").into_iter()
-                .flat_map(|all| all.split(',')).filter_map(|one| one.split_once('=')).collect();
-            place.0 == path.plural && (path.namespace.is_empty() || place.1 == path.namespace)
+            let labels: Vec<(&str, &str)> = query
+                .get("labelSelector")
+                .into_iter()
+                .flat_map(|all| all.split(','))
+                .filter_map(|one| one.split_once('='))
+                .collect();
+            place.0 == path.plural
+                && (path.namespace.is_empty() || place.1 == path.namespace)
                 && labels.iter().all(|(key, value)| object["metadata"]["labels"][*key] == *value)
         };
         let items: Vec<&Value> = self.objects.iter().filter(fits).map(|(_, object)| object).collect();
@@ -238,7 +268,7 @@ impl State {
         if self.objects.contains_key(&place) {
             return Err(409);
         }
-        Ok(self.store(place, object))
+        Ok(self.store(&place, object))
     }
 
     fn replace(&mut self, path: &Path, object: Value) -> Result<Value, u16> {
@@ -246,7 +276,7 @@ impl State {
         if old["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
             return Err(409);
         }
-        Ok(self.store(path.place(), object))
+        Ok(self.store(&path.place(), object))
     }
 
     fn merge(&mut self, path: &Path, patch: &Value) -> Result<Value, u16> {
@@ -257,7 +287,7 @@ impl State {
         }
         object["metadata"]["finalizers"] = patch["metadata"]["finalizers"].clone();
         let ends = object["metadata"]["deletionTimestamp"].is_string();
-        let stored = self.store(path.place(), object);
+        let stored = self.store(&path.place(), object);
         if ends {
             self.delete(&path.place());
         }
@@ -285,13 +315,15 @@ impl State {
         let last = self.applied.get(&key).cloned().unwrap_or_default();
         apply(object, &last, &wanted, "");
         self.applied.insert(key, wanted);
-        Ok(self.store(place, object.clone()))
+        Ok(self.store(&place, object.clone()))
     }
 
     fn watch(&mut self, path: &Path) -> Answer {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.watchers.push((path.plural.clone(), sender));
-        let events = stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|event| (event, receiver)) });
+        let events = stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|event| (event, receiver))
+        });
         let frames = events.map(|event| Ok(Frame::data(Bytes::from(format!("{event}\n")))));
         Response::new(StreamBody::new(frames).boxed_unsync())
     }
@@ -325,7 +357,9 @@ fn apply(actual: &mut Value, last: &Value, wanted: &Value, field: &str) {
             let keys = list_keys(field).unwrap_or_default();
             let same = |one: &Value, other: &Value| keys.iter().all(|key| one[*key] == other[*key]);
             let list = actual.as_array_mut().unwrap();
-            for gone in last.as_array().into_iter().flatten().filter(|last| !wanted.iter().any(|one| same(one, last))) {
+            for gone in
+                last.as_array().into_iter().flatten().filter(|last| !wanted.iter().any(|one| same(one, last)))
+            {
                 list.retain(|one| !same(one, gone));
             }
             for one in wanted {

@@ -45,7 +45,8 @@ pub(crate) fn condition(object: &Value, kind: &str) -> Value {
 fn world(server: &Server, claim: Claim) -> World {
     let cache = Arc::new(Cache::default());
     let writer = Writer::new(server.client(), claim, Arc::clone(&cache), Metrics::new());
-    let settings = Settings { object_server_image: "object-server:test".into(), image_pull_policy: "Never".into() };
+    let settings =
+        Settings { object_server_image: "object-server:test".into(), image_pull_policy: "Never".into() };
     World { cache, writer, settings }
 }
 
@@ -69,9 +70,12 @@ impl Cluster {
     /// A share with a bridge that serves, everything ready.
     pub(crate) async fn serving() -> Self {
         let cluster = Self::new(&["team-a", "other"]);
-        cluster.put(&share("projects", &json!({
-            "access": [{ "namespace": "team-a", "subPath": "a" }], "provisioning": {},
-        })));
+        cluster.put(&share(
+            "projects",
+            &json!({
+                "access": [{ "namespace": "team-a", "subPath": "a" }], "provisioning": {},
+            }),
+        ));
         let accounts = json!([{ "name": "AUTH_a", "directory": "a" }]);
         let resources = json!({ "requests": { "cpu": "500m", "memory": "1Gi" } });
         cluster.put(&bridge("team-a", "objects", &json!({ "accounts": accounts, "resources": resources })));
@@ -105,7 +109,8 @@ impl Cluster {
     /// The volume controller: every claim is bound to its volume.
     pub(crate) fn bind(&self) {
         for (plural, namespace, name) in self.places(&["persistentvolumes", "persistentvolumeclaims"]) {
-            self.server.change(&plural, &namespace, &name, |object| object["status"]["phase"] = json!("Bound"));
+            self.server
+                .change(&plural, &namespace, &name, |object| object["status"]["phase"] = json!("Bound"));
         }
     }
 
@@ -134,23 +139,29 @@ impl Cluster {
     /// The deployment controller: every pod answers.
     pub(crate) fn start_pods(&self) {
         for (plural, namespace, name) in self.places(&["deployments"]) {
+            // As the API server spells it.
+            self.server.change(&plural, &namespace, &name, |object| {
+                object["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] =
+                    json!("0.5");
+            });
             self.server.change(&plural, &namespace, &name, |object| {
                 let generation = object["metadata"]["generation"].clone();
                 object["status"] = json!({
                     "observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1,
                     "availableReplicas": 1,
                 });
-                // As the API server spells it.
-                object["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("0.5");
             });
         }
     }
 
     fn places(&self, plurals: &[&str]) -> Vec<(String, String, String)> {
-        let text = |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let text =
+            |object: &Value, key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
         let all = plurals.iter().flat_map(|plural| {
             let objects = self.server.all(plural);
-            objects.into_iter().map(|object| ((*plural).to_owned(), text(&object, "namespace"), text(&object, "name")))
+            objects
+                .into_iter()
+                .map(|object| ((*plural).to_owned(), text(&object, "namespace"), text(&object, "name")))
         });
         all.collect()
     }
@@ -161,7 +172,9 @@ impl Cluster {
         for kind in Kind::WATCHED {
             let mut seen = BTreeSet::new();
             for object in self.server.all(&kind.api().plural) {
-                if kind.is_made_here() && object["metadata"]["labels"]["app.kubernetes.io/managed-by"] != "lustre-bridge" {
+                if kind.is_made_here()
+                    && object["metadata"]["labels"]["app.kubernetes.io/managed-by"] != "lustre-bridge"
+                {
                     continue;
                 }
                 let object = serde_json::from_value(object).unwrap();
@@ -197,7 +210,8 @@ impl Cluster {
     /// Passes, until one writes nothing. What was written before stays in the server's list of requests.
     pub(crate) async fn settle(&self) {
         for _ in 0..30 {
-            let writes = || self.server.requests().iter().filter(|request| !request.starts_with("GET")).count();
+            let writes =
+                || self.server.requests().iter().filter(|request| !request.starts_with("GET")).count();
             let before = writes();
             let again = self.pass().await;
             if !again && writes() == before {
