@@ -30,9 +30,12 @@ impl Registration {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Where the kubelet looks.
+    /// Where the kubelet looks: any socket in its directory.
+    ///
+    /// The kubelet's gRPC sends the path as `:authority`, each `/` as `%2F`, and our HTTP/2 refuses a `%` there but
+    /// before an `@` (RFC 3986: user information). So the name has one.
     pub fn socket(directory: &Path) -> PathBuf {
-        directory.join(format!("{}-reg.sock", crate::DRIVER))
+        directory.join(format!("registration@{}.sock", crate::DRIVER))
     }
 }
 
@@ -60,5 +63,22 @@ impl Service for Registration {
             tracing::error!(error = status.error, "the kubelet did not register the driver");
         }
         Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Go's gRPC encodes the target of a connection.
+    fn authority(socket: &Path) -> String {
+        socket.to_str().unwrap().replace('/', "%2F")
+    }
+
+    #[test]
+    fn the_kubelets_authority_is_one_to_us() {
+        let directory = Path::new("/var/lib/kubelet/plugins_registry");
+        assert!(authority(&Registration::socket(directory)).parse::<http::uri::Authority>().is_ok());
+        assert!(authority(&directory.join("any.sock")).parse::<http::uri::Authority>().is_err());
     }
 }

@@ -34,7 +34,7 @@ async fn who_it_is_and_how_it_registers() {
         (info.node_id.as_str(), segments["topology.csi.lustre-bridge.io/node"].as_str()),
         ("n1", "n1")
     );
-    let socket = driver.path("registration/csi.lustre-bridge.io-reg.sock");
+    let socket = driver.path("registration/registration@csi.lustre-bridge.io.sock");
     let mut kubelet = RegistrationClient::new(connect(socket.clone()).await);
     let info = kubelet.get_info(InfoRequest {}).await.unwrap().into_inner();
     assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", "csi.lustre-bridge.io"));

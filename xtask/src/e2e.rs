@@ -1,27 +1,32 @@
 //! `cargo xtask e2e`: the tests on a real Kubernetes (e2e/tests).
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::build::Contents;
 use crate::cluster::{helm, kubectl};
 use crate::paths::{self, RunDir};
 use crate::pytest::{Outcome, Run, counts};
 use crate::report::Counts;
-use crate::{build, kubernetes, tools};
+use crate::{build, images, kubernetes, tools};
 
 /// Runs the tests on a Kubernetes: that of `KUBECONFIG`, with the chart installed, or one of its own.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Options {
     /// Only tests whose name matches (pytest's -k).
     filter: Option<String>,
+    /// With the images as they are published, instead of what the other tests are built with.
+    #[arg(long)]
+    release: bool,
 }
 
 impl Options {
     pub(crate) fn main(&self) -> Result<()> {
+        build::debug()?;
         let counts = self.run()?;
         println!("{counts}");
         if counts.failed > 0 {
@@ -30,6 +35,15 @@ impl Options {
         Ok(())
     }
 
+    fn images(&self, out: &Path) -> Result<Vec<PathBuf>> {
+        if self.release {
+            images::write_ours(out, build::MUSL, Contents::Unnamed)
+        } else {
+            images::write_debug(out)
+        }
+    }
+
+    /// The programs must have been built: [`build::debug`].
     pub(crate) fn run(&self) -> Result<Counts> {
         let python = tools::python()?;
         let dir = RunDir::new("e2e")?;
@@ -37,11 +51,11 @@ impl Options {
         let (own, kubeconfig) = if let Some(kubeconfig) = given {
             (None, kubeconfig)
         } else {
-            let cluster = kubernetes::with_product()?;
+            let cluster = kubernetes::with_product(|out| self.images(out))?;
             let kubeconfig = cluster.0.kubeconfig();
             (Some(cluster), kubeconfig)
         };
-        let server = build::existing(paths::target().join(build::MUSL).join("release/object-server"))?;
+        let server = build::existing(paths::target().join("debug/object-server"))?;
         let env = [
             ("KUBECONFIG", kubeconfig.display().to_string()),
             ("LB_KUBECTL", kubectl()?.display().to_string()),

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::build::Contents;
 use crate::cluster::provisioner;
 use crate::report::seconds;
-use crate::{build, paths};
+use crate::{build, paths, proc};
 
 /// Where the product's images are published.
 pub(crate) const REGISTRY: &str = "ghcr.io/lustre-bridge";
@@ -49,13 +49,44 @@ impl Options {
 /// Builds the product's programs and writes an archive of each.
 pub(crate) fn write_ours(out: &Path, target: &str, contents: Contents) -> Result<Vec<PathBuf>> {
     let programs = build::static_programs(&PROGRAMS, target, contents)?;
+    write_programs(out, architecture(target)?, &programs, &[])
+}
+
+/// The same of what the tests are built with, for tests alone: the programs link this machine's C library, which goes
+/// with them.
+pub(crate) fn write_debug(out: &Path) -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    let mut libraries = Vec::new();
+    for name in PROGRAMS {
+        let program = build::existing(paths::target().join("debug").join(name))?;
+        let linked = proc::output(std::process::Command::new("ldd").arg(&program))?;
+        libraries.extend(linked.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned));
+        let stripped = out.join(name);
+        fs::create_dir_all(out)?;
+        proc::run(
+            std::process::Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program),
+        )?;
+        programs.push(stripped);
+    }
+    libraries.sort();
+    libraries.dedup();
+    write_programs(out, "amd64", &programs, &libraries)
+}
+
+fn write_programs(
+    out: &Path,
+    architecture: &'static str,
+    programs: &[PathBuf],
+    libraries: &[String],
+) -> Result<Vec<PathBuf>> {
     let start = std::time::Instant::now();
     let mut files = Vec::new();
-    for (name, program) in PROGRAMS.iter().zip(&programs) {
+    for (name, program) in PROGRAMS.iter().zip(programs) {
+        let beside = libraries.iter().map(|l| (l.trim_start_matches('/').to_owned(), PathBuf::from(l)));
         let image = Image {
             name: format!("{REGISTRY}/{name}:{}", env!("CARGO_PKG_VERSION")),
-            architecture: architecture(target)?,
-            files: vec![(format!("bin/{name}"), program.clone())],
+            architecture,
+            files: beside.chain([(format!("bin/{name}"), program.clone())]).collect(),
             links: Vec::new(),
             entrypoint: vec![format!("/bin/{name}")],
         };

@@ -18,14 +18,14 @@ pub(crate) const NAMESPACE: &str = "lustre-bridge-system";
 const RELEASE: &str = "lustre-bridge";
 
 /// helm, for a cluster.
-pub(crate) fn helm_for(kubeconfig: &Path) -> Result<Command> {
+fn helm_for(kubeconfig: &Path) -> Result<Command> {
     let mut cmd = Command::new(helm()?);
     cmd.arg("--kubeconfig").arg(kubeconfig).current_dir(paths::repo());
     Ok(cmd)
 }
 
 /// Installs the chart, or brings it up to date, and waits until everything runs.
-pub(crate) fn install(kubeconfig: &Path) -> Result<()> {
+fn install(kubeconfig: &Path) -> Result<()> {
     let start = Instant::now();
     let mut cmd = helm_for(kubeconfig)?;
     cmd.args(["upgrade", "--install", RELEASE, "charts/lustre-bridge", "--namespace", NAMESPACE]);
@@ -35,8 +35,8 @@ pub(crate) fn install(kubeconfig: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A cluster that lives as long as this process, with the product on it.
-pub(crate) fn with_product() -> Result<Borrowed> {
+/// A cluster that lives as long as this process, with the product on it, whose images `make` writes.
+pub(crate) fn with_product(make: impl FnOnce(&Path) -> Result<Vec<PathBuf>>) -> Result<Borrowed> {
     let cluster = Cluster::here();
     if cluster.alive() {
         bail!(
@@ -44,16 +44,17 @@ pub(crate) fn with_product() -> Result<Borrowed> {
             cluster.kubeconfig().display()
         );
     }
-    let archives = images::write_ours(&paths::target().join("images"), build::MUSL, Contents::Unnamed)?;
+    let archives = make(&paths::target().join("images"))?;
     let cluster = Borrowed(cluster);
     cluster.0.up(Life::WithUs)?;
-    load(&cluster.0, &archives)?;
-    install(&cluster.0.kubeconfig())?;
+    install_on(&cluster.0, &archives)?;
     Ok(cluster)
 }
 
-fn load(cluster: &Cluster, archives: &[PathBuf]) -> Result<()> {
-    archives.iter().try_for_each(|archive| cluster.import(archive))
+/// Gives the node the product's images and installs the chart.
+pub(crate) fn install_on(cluster: &Cluster, archives: &[PathBuf]) -> Result<()> {
+    archives.iter().try_for_each(|archive| cluster.import(archive))?;
+    install(&cluster.kubeconfig())
 }
 
 /// `cargo xtask demo --kubernetes`: everything applied, running until `cargo xtask cluster down`.
@@ -64,8 +65,7 @@ pub(crate) fn demo() -> Result<()> {
     if !cluster.alive() {
         cluster.up(Life::Own)?;
     }
-    load(&cluster, &archives)?;
-    install(&cluster.kubeconfig())?;
+    install_on(&cluster, &archives)?;
     let share = paths::cache().join("demo-share");
     std::fs::create_dir_all(&share)?;
     let server = build::existing(paths::target().join(build::MUSL).join("release/object-server"))?;

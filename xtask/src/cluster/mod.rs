@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::report::seconds;
-use crate::{images, paths, proc};
+use crate::{build, images, kubernetes, paths, proc};
 
 pub(crate) use init::Init;
 pub(crate) use programs::{helm, kubectl, provisioner, sanity};
@@ -38,6 +38,8 @@ const LINK: &str = "lustre-bridge";
 pub(crate) enum Action {
     /// Start it, or leave it running.
     Up,
+    /// Put the product on it, built as for tests, and install or upgrade the chart.
+    Install,
     /// Stop it and remove what it left.
     Down,
     /// Say whether it runs.
@@ -63,6 +65,10 @@ impl Options {
                 }
                 println!("export KUBECONFIG={}", cluster.kubeconfig().display());
                 println!("kubectl is {}", programs::kubectl()?.display());
+            }
+            Action::Install => {
+                build::debug()?;
+                kubernetes::install_on(&cluster, &images::write_debug(&paths::target().join("images"))?)?;
             }
             Action::Down => cluster.down()?,
             Action::Status => cluster.status()?,
@@ -161,7 +167,7 @@ impl Cluster {
         let kept = paths::cache().join("log/cluster");
         let _ = fs::remove_dir_all(&kept);
         let _ = fs::create_dir_all(&kept);
-        for namespace in ["kube-system", crate::kubernetes::NAMESPACE] {
+        for namespace in ["kube-system", kubernetes::NAMESPACE] {
             let dump = ["cluster-info", "dump", "--namespaces", namespace, "--output-directory"];
             let _ = self.kubectl().and_then(|mut cmd| proc::output(cmd.args(dump).arg(&kept)));
         }
