@@ -35,6 +35,9 @@ fn definition<K: CustomResourceExt>(name_rule: &Value) -> Value {
         *conditions = condition();
     }
     known_words(schema);
+    // With the definitions would go every share and bridge: uninstalling a chart leaves them.
+    definition["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     schema.as_object_mut().map(|schema| schema.remove("title"));
     definition
 }

@@ -67,9 +67,10 @@ class Kube:
         return done.stderr
 
     def get(self, *args):
-        """The object, or None."""
+        """KIND/NAME: the object, or None. KINDS: the list."""
         done = self("get", *args, "-o", "json", "--ignore-not-found")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        none = None if "/" in args[0] else {"items": []}
+        return json.loads(done.stdout) if done.stdout.strip() else none
 
     def wait(self, what, condition="Ready", seconds=60):
         try:
@@ -263,11 +264,15 @@ def main_bridge(tenant, main_share, users):
     """A bridge over the main share; its URL from outside."""
     tenant.apply(bridge("objects", "main"))
     tenant.wait("swiftbridge/objects", seconds=90)
-    return endpoint(tenant, "objects")
+    return outside(tenant, "objects")
 
 
-def endpoint(kube, name):
-    return kube.get(f"swiftbridge/{name}")["status"]["endpoints"][0]["url"]
+def outside(kube, name):
+    """A bridge's URL at the node's own address."""
+    [node] = Kube().get("nodes")["items"]
+    [address] = [a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"]
+    [port] = kube.get(f"service/{name}-swift")["spec"]["ports"]
+    return f"http://{address}:{port['nodePort']}"
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ impl Options {
             ("LB_OBJECT_SERVER", server.display().to_string()),
             ("LB_SHARES", dir.path().join("shares").display().to_string()),
         ];
-        let mut args = vec!["e2e/tests".to_owned(), "--tb=short".to_owned(), "-x".to_owned()];
+        let mut args = vec!["e2e/tests".to_owned(), "--tb=short".to_owned()];
         if let Some(filter) = &self.filter {
             args.extend(["-k".to_owned(), filter.clone()]);
         }

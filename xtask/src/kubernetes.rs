@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::build::Contents;
-use crate::cluster::{Borrowed, Cluster, Life, helm};
+use crate::cluster::{ADDRESS, Borrowed, Cluster, Life, helm};
 use crate::report::seconds;
 use crate::server::{random_hex, users_toml};
 use crate::users::User;
@@ -180,13 +180,9 @@ spec:
 }
 
 fn introduce(cluster: &Cluster, share: &Path, key: &str) -> Result<()> {
-    let url = proc::output(cluster.kubectl()?.args([
-        "get",
-        "swiftbridge/demo",
-        "--namespace=demo",
-        "-o",
-        "jsonpath={.status.endpoints[0].url}",
-    ]))?;
+    let port = "jsonpath={.spec.ports[0].nodePort}";
+    let get = ["get", "service/demo-swift", "--namespace=demo", "-o", port];
+    let url = format!("http://{ADDRESS}:{}", proc::output(cluster.kubectl()?.args(get))?);
     let swift = paths::cache().join("python/bin/swift");
     println!(
         "\nexport KUBECONFIG={}\nexport PATH={}:$PATH\n\
@@ -203,7 +199,7 @@ fn introduce(cluster: &Cluster, share: &Path, key: &str) -> Result<()> {
          cargo xtask cluster down stops it and leaves nothing but that.",
         cluster.kubeconfig().display(),
         swift.parent().unwrap_or(&swift).display(),
-        url.trim_end_matches('/'),
+        url,
         swift.display(),
         swift.display(),
         share.display(),
