@@ -206,7 +206,10 @@ impl Cluster {
             }
         };
         cmd.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL"]);
-        cmd.arg("--mount-proc").arg(std::env::current_exe()?).args(["init", "--dir"]).arg(&self.dir);
+        // A copy: the program itself may be built anew while the node runs, or while we do.
+        let init = self.dir.join("xtask");
+        fs::copy("/proc/self/exe", &init)?;
+        cmd.arg("--mount-proc").arg(init).args(["init", "--dir"]).arg(&self.dir);
         cmd.arg("--programs").arg(programs);
         let log = File::create(self.dir.join("log/init.log"))?;
         let mut child = cmd
