@@ -3,7 +3,7 @@
 //!
 //! Spill and side files lie in the account's `.lb~dm/`, keyed by FID. They hold only what the file's owner may forge.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use lustre::fs::Fid;
@@ -139,16 +139,48 @@ impl Scope<'_> {
         }
     }
 
-    /// Writes the metadata of an open directory.
-    pub(crate) fn write_directory(&self, dir: BorrowedFd<'_>, metadata: &Metadata) -> Result<()> {
-        self.write_attribute(dir, metadata)
+    /// Marks a directory as made by us. Others may have found it by now and made it an object; who does that,
+    /// or ends it, holds the movers' lock, as the caller does if `held`.
+    pub(crate) fn mark_made(&self, dir: BorrowedFd<'_>, held: bool) -> Result<()> {
+        let ours = Metadata { made: true, ..Metadata::default() };
+        if self.namespace().metadata_mode() != MetadataMode::Sidecar && self.create_attribute(dir, &ours)? {
+            return Ok(());
+        }
+        let _unmoved = if held { None } else { Some(self.unmoved()?) };
+        let metadata = Metadata { made: true, ..self.read_directory(dir)?.metadata() };
+        self.write_attribute(dir, &metadata)
+    }
+
+    /// Changes what a directory that is an object says of itself, of which `made` is kept.
+    pub(crate) fn change_marker(&self, dir: BorrowedFd<'_>, metadata: &Metadata) -> Result<()> {
+        let _unmoved = self.unmoved()?;
+        let made = self.read_directory(dir)?.metadata().made;
+        self.replace_directory(dir, &Metadata { made, ..metadata.clone() })
     }
 
     /// Writes metadata to an open file or directory; a spill or side file is durable before the attribute names it.
     pub(crate) fn write_attribute(&self, fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<()> {
+        self.write(fd, metadata, sys::set_xattr)?.step("write the attribute")
+    }
+
+    /// As `write_attribute`; false, and nothing is written, where there is an attribute already.
+    pub(crate) fn create_attribute(&self, fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<bool> {
+        match self.write(fd, metadata, sys::create_xattr)? {
+            Err(e) if is(&e, Errno::EXIST) => Ok(false),
+            other => other.step("write the attribute").map(|()| true),
+        }
+    }
+
+    /// The outer error is one of spill and side files.
+    fn write(
+        &self,
+        fd: BorrowedFd<'_>,
+        metadata: &Metadata,
+        set: fn(BorrowedFd<'_>, &str, &[u8]) -> io::Result<()>,
+    ) -> Result<io::Result<()>> {
         if self.namespace().metadata_mode() == MetadataMode::Sidecar {
             let fid = self.namespace().fs.fid(fd).step("read the file's identity")?;
-            return self.write_side(&side_name(&fid), &metadata.encode());
+            return self.write_side(&side_name(&fid), &metadata.encode()).map(Ok);
         }
         let (inline, spill) = metadata.split_for_spill(INLINE);
         let named = |_: &Vec<u8>| Metadata::decode(&inline).ok().and_then(|inline| spill_name(&inline));
@@ -157,17 +189,17 @@ impl Scope<'_> {
             self.write_side(name, &spill)?;
             self.step("attribute: spilled");
         }
-        let written = sys::set_xattr(fd, ATTRIBUTE, &inline).step("write the attribute");
+        let written = set(fd, ATTRIBUTE, &inline);
         if let (Err(_), Some(name)) = (&written, name) {
             self.forget_stale(Some(name), fd);
         }
-        written
+        Ok(written)
     }
 
     /// Writes the metadata of an open directory durably, and drops what it spilled before.
     pub(crate) fn replace_directory(&self, dir: BorrowedFd<'_>, metadata: &Metadata) -> Result<()> {
         let old = self.spill_name(dir);
-        self.write_directory(dir, metadata)?;
+        self.write_attribute(dir, metadata)?;
         self.persist(dir, None)?;
         self.forget_stale(old, dir);
         Ok(())

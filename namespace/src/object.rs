@@ -266,7 +266,7 @@ impl Namespace {
         if let At::Marker(_) = opened.at {
             let dir = sys::open_beneath(file, b".", place::DIRECTORY, Symlinks::Never)
                 .step("open the directory")?;
-            return scope.replace_directory(dir.as_fd(), &opened.metadata);
+            return scope.change_marker(dir.as_fd(), &opened.metadata);
         }
         let old = scope.spill_name(file);
         scope.write_attribute(file, &opened.metadata)?;
@@ -370,7 +370,7 @@ impl Namespace {
         let Opened { at, file, metadata, .. } = opened;
         let (parent, last) = match at {
             At::Within => (path.to_vec(), name::SELF.to_vec()),
-            At::Marker(_) => return self.remove_marker(scope, path, metadata),
+            At::Marker(_) => return self.remove_marker(scope, path),
             _ => (split(path).parent.to_vec(), split(path).file.to_vec()),
         };
         let Some(dir) = open_existing(scope, &parent)? else { return Ok(()) };
@@ -397,10 +397,9 @@ impl Namespace {
     }
 
     /// A directory that was an object becomes a mere directory, and goes if it is empty and ours.
-    fn remove_marker(&self, scope: &Scope<'_>, path: &[u8], metadata: &Metadata) -> Result<()> {
+    fn remove_marker(&self, scope: &Scope<'_>, path: &[u8]) -> Result<()> {
         let Some(dir) = open_existing(scope, path)? else { return Ok(()) };
-        let plain = Metadata { made: metadata.made, ..Metadata::default() };
-        scope.replace_directory(dir.as_fd(), &plain)?;
+        scope.change_marker(dir.as_fd(), &Metadata::default())?;
         place::prune(scope, path)
     }
 

@@ -201,7 +201,7 @@ fn make_missing(scope: &Scope<'_>, path: &[u8]) -> Result<usize> {
                     }
                     _ => {
                         settle(scope, dir.as_fd(), &path[..at])?;
-                        made += usize::from(make_directory(scope, dir.as_fd(), part)?);
+                        made += usize::from(make_directory(scope, dir.as_fd(), part, false)?);
                     }
                 }
                 match sys::open_beneath(dir.as_fd(), part, DIRECTORY, Symlinks::Never) {
@@ -229,8 +229,8 @@ fn parts(path: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 }
 
 /// Makes one directory with its parent's permissions, marked as ours; false if something is there already, or
-/// its parent went.
-fn make_directory(scope: &Scope<'_>, dir: BorrowedFd<'_>, file: &[u8]) -> Result<bool> {
+/// its parent went. The caller holds the movers' lock if `held`.
+fn make_directory(scope: &Scope<'_>, dir: BorrowedFd<'_>, file: &[u8], held: bool) -> Result<bool> {
     let parent = sys::stat(dir).step("stat the directory")?;
     match sys::make_dir_at(dir, file, directory_mode(&parent)) {
         Ok(()) => {}
@@ -238,8 +238,8 @@ fn make_directory(scope: &Scope<'_>, dir: BorrowedFd<'_>, file: &[u8]) -> Result
         Err(e) => return Err(Error::io("make a directory", e)),
     }
     if let Some(fd) = open(dir, file, DIRECTORY)? {
-        let ours = Metadata { made: true, ..Metadata::default() };
-        if let Err(e) = scope.write_directory(fd.as_fd(), &ours) {
+        scope.step("directory: not marked yet");
+        if let Err(e) = scope.mark_made(fd.as_fd(), held) {
             // Unmarked, nothing would ever remove it.
             let _ = sys::remove_dir_at(dir, file);
             return Err(e);
@@ -283,7 +283,7 @@ fn file_to_directory(scope: &Scope<'_>, dir: BorrowedFd<'_>, path: &[u8]) -> Res
         return rename(dir, &transit, file).step("move a directory back");
     }
     scope.step("directory: moved aside");
-    let made = make_directory(scope, dir, file);
+    let made = make_directory(scope, dir, file, true);
     scope.step("directory: made");
     // Inside, or back where it was.
     settle_locked(scope, dir, file)?;
@@ -481,14 +481,10 @@ fn prune_one(scope: &Scope<'_>, path: &[u8]) -> Result<bool> {
         Holding::OnlySelf => return directory_to_file(scope, around.as_fd(), path).map(|()| false),
         Holding::Others => return Ok(false),
     }
-    let side = scope.spill_name(dir.as_fd());
-    if !remove_ours(scope, around.as_fd(), file, dir.as_fd())? {
+    if !remove_ours(scope, around.as_fd(), file)? {
         return Ok(false);
     }
     scope.persist(around.as_fd(), None)?;
-    if let Some(side) = side {
-        scope.forget_side(&side);
-    }
     Ok(true)
 }
 
@@ -500,19 +496,25 @@ fn is_ours(scope: &Scope<'_>, dir: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// Removes the empty directory `file` of `around`, open as `dir`, unless it has become an object; false if it
-/// stays, true if it is gone.
-fn remove_ours(scope: &Scope<'_>, around: BorrowedFd<'_>, file: &[u8], dir: BorrowedFd<'_>) -> Result<bool> {
-    // Who makes it an object holds this too.
+/// Removes the empty directory `file` of `around` if it is ours and no object; false if it stays, true if it
+/// is gone.
+fn remove_ours(scope: &Scope<'_>, around: BorrowedFd<'_>, file: &[u8]) -> Result<bool> {
+    // Who makes it an object holds this too. What has the name now may be another than the caller looked at.
     let _unmoved = scope.unmoved()?;
-    if !is_ours(scope, dir)? {
+    let Some(dir) = open(around, file, DIRECTORY)? else { return Ok(true) };
+    if !is_ours(scope, dir.as_fd())? {
         return Ok(false);
     }
+    let side = scope.spill_name(dir.as_fd());
     match sys::remove_dir_at(around, file) {
-        Err(e) if is(&e, Errno::NOTEMPTY) || is(&e, Errno::EXIST) => Ok(false),
-        Err(e) if !is_absent(&e) => Err(Error::io("remove a directory", e)),
-        _ => Ok(true),
+        Err(e) if is(&e, Errno::NOTEMPTY) || is(&e, Errno::EXIST) => return Ok(false),
+        Err(e) if !is_absent(&e) => return Err(Error::io("remove a directory", e)),
+        _ => {}
     }
+    if let Some(side) = side {
+        scope.forget_side(&side);
+    }
+    Ok(true)
 }
 
 enum Holding {

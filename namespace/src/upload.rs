@@ -10,6 +10,7 @@ use lustre::sys::{self, Kind};
 use md5::{Digest, Md5};
 use rustix::io::Errno;
 
+use crate::attribute::Attribute;
 use crate::digest::Hasher;
 use crate::error::{Error, Result, Step, is, is_absent};
 use crate::metadata::{Metadata, Slo};
@@ -401,13 +402,23 @@ impl Namespace {
         {
             sys::unlink_at(dir.as_fd(), split(path).file).step("replace the object")?;
         }
+        let object = Metadata {
+            timestamp: Some(timestamp),
+            content_type: meta.content_type,
+            delete_at: meta.delete_at,
+            headers: meta.headers,
+            marker: true,
+            ..Metadata::default()
+        };
         for _ in 0..100 {
             // A file of that name moves inside, and stays the object until the directory takes over.
             place::make_parents(scope, path)?;
             // Until it is an object, whoever finds it empty removes it; under this lock only.
             let unmoved = scope.unmoved()?;
             let Some(dir) = open_existing(scope, path)? else { continue };
-            let before = scope.read_directory(dir.as_fd())?.metadata();
+            let attribute = scope.read_directory(dir.as_fd())?;
+            let unmarked = matches!(attribute, Attribute::None);
+            let before = attribute.metadata();
             if new && (before.marker || sys::stat_at(dir.as_fd(), name::SELF, false).is_ok()) {
                 return Err(Error::Exists);
             }
@@ -415,16 +426,16 @@ impl Namespace {
             let metadata = Metadata {
                 fid: Some(self.fs.fid(dir.as_fd()).step("read the directory's identity")?),
                 mtime_ns: stat.mtime_ns,
-                timestamp: Some(timestamp),
-                content_type: meta.content_type,
-                delete_at: meta.delete_at,
-                headers: meta.headers,
                 made: before.made,
-                marker: true,
-                ..Metadata::default()
+                ..object.clone()
             };
             let spilled = scope.spill_name(dir.as_fd());
-            scope.write_directory(dir.as_fd(), &metadata)?;
+            if !unmarked {
+                scope.write_attribute(dir.as_fd(), &metadata)?;
+            } else if !scope.create_attribute(dir.as_fd(), &metadata)? {
+                // Who made it has marked it in this moment.
+                continue;
+            }
             drop(unmoved);
             match sys::unlink_at(dir.as_fd(), name::SELF) {
                 Err(e) if !is_absent(&e) => return Err(Error::io("replace the object", e)),
@@ -564,9 +575,10 @@ fn published(
 
 /// The object is a file inside its directory now: the directory is no object any more.
 fn clear_marker(scope: &Scope<'_>, dir: BorrowedFd<'_>, existing: Option<&Opened>) -> Result<()> {
-    let Some(old) = existing.filter(|old| matches!(old.at, At::Marker(_))) else { return Ok(()) };
-    let plain = Metadata { made: old.metadata.made, ..Metadata::default() };
-    match scope.replace_directory(dir, &plain) {
+    if !existing.is_some_and(|old| matches!(old.at, At::Marker(_))) {
+        return Ok(());
+    }
+    match scope.change_marker(dir, &Metadata::default()) {
         // The file inside comes before it all the same.
         Err(Error::NoSpace { .. }) => Ok(()),
         result => result,

@@ -6,8 +6,8 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Site, get, object, put};
-use namespace::{Error, Namespace, ObjectMeta, Timestamp};
+use common::{Site, get, object, options, put};
+use namespace::{Error, MetadataMode, Namespace, ObjectMeta, Options, Timestamp};
 
 /// A server that at its step `at`, once, lets another do something.
 fn interrupted(site: &Site, at: &'static str, act: fn(&Namespace)) -> (Namespace, Arc<AtomicBool>) {
@@ -45,6 +45,37 @@ fn a_directory_that_becomes_the_object_is_not_removed_when_its_last_child_goes()
         assert_eq!(site.list(), ["a"]);
         site.delete("a").unwrap();
         assert_eq!(site.files(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_directory_made_anew_as_an_object_is_not_removed_in_its_predecessors_stead() {
+    let site = Site::new();
+    site.put("a/child", "x");
+    let (ns, done) = interrupted(&site, "prune: looked", |peer| {
+        put_directory(peer, "a");
+        delete(peer, "a");
+        put_directory(peer, "a");
+    });
+    delete(&ns, "a/child");
+    assert!(done.load(Ordering::SeqCst));
+    assert!(site.open("a").unwrap().info.directory);
+    site.delete("a").unwrap();
+    assert_eq!(site.files(), [""; 0]);
+}
+
+#[test]
+fn a_directory_that_becomes_an_object_the_moment_it_was_made_stays_one_and_goes_with_it() {
+    for metadata in [MetadataMode::Auto, MetadataMode::Sidecar] {
+        let site = Site::with(Options { metadata, ..options() });
+        let (ns, done) = interrupted(&site, "directory: not marked yet", |peer| put_directory(peer, "a"));
+        put(&ns, "a/child", "x").unwrap();
+        assert!(done.load(Ordering::SeqCst));
+        assert_eq!(site.list(), ["a", "a/child"], "{metadata:?}");
+        site.delete("a/child").unwrap();
+        assert!(site.open("a").unwrap().info.directory, "{metadata:?}");
+        site.delete("a").unwrap();
+        assert_eq!(site.files(), [""; 0], "{metadata:?}");
     }
 }
 

@@ -21,7 +21,7 @@ pub use name::{
 pub use open::{Symlinks, open_beneath, open_in_root, reopen_read, resolved_path};
 pub use rustix::fs::{Mode, OFlags};
 pub use stat::{Kind, Space, Stat, stat, stat_at, statfs};
-pub use xattr::{get_xattr, remove_xattr, set_xattr};
+pub use xattr::{create_xattr, get_xattr, remove_xattr, set_xattr};
 
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, BorrowedFd};

@@ -65,7 +65,15 @@ fn by_path<T>(
 
 /// Creates or replaces an attribute.
 pub fn set_xattr(fd: BorrowedFd<'_>, name: &str, value: &[u8]) -> io::Result<()> {
-    let flags = XattrFlags::empty();
+    write_xattr(fd, name, value, XattrFlags::empty())
+}
+
+/// As [`set_xattr`], but fails with `EEXIST` if there is one.
+pub fn create_xattr(fd: BorrowedFd<'_>, name: &str, value: &[u8]) -> io::Result<()> {
+    write_xattr(fd, name, value, XattrFlags::CREATE)
+}
+
+fn write_xattr(fd: BorrowedFd<'_>, name: &str, value: &[u8], flags: XattrFlags) -> io::Result<()> {
     Ok(retry_on_intr(|| match rustix::fs::fsetxattr(fd, name, value, flags) {
         Err(Errno::BADF) => by_path(fd, |path| rustix::fs::setxattr(path, name, value, flags)),
         result => result,

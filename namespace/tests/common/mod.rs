@@ -22,6 +22,7 @@ pub const CONTAINER: &str = "c";
 pub struct Site {
     pub dir: TempDir,
     pub ns: Namespace,
+    pub options: Options,
 }
 
 pub fn options() -> Options {
@@ -35,8 +36,8 @@ impl Site {
 
     pub fn with(options: Options) -> Self {
         let dir = TempDir::new().unwrap();
-        let ns = Namespace::open(dir.path(), options).unwrap();
-        let site = Self { dir, ns };
+        let ns = Namespace::open(dir.path(), options.clone()).unwrap();
+        let site = Self { dir, ns, options };
         site.ns.create_account(ACCOUNT, vec![], Timestamp::now()).unwrap();
         site.ns.create_container(ACCOUNT, CONTAINER, vec![], Timestamp::now()).unwrap();
         site
@@ -44,7 +45,7 @@ impl Site {
 
     /// Another server over the same directory.
     pub fn peer(&self) -> Namespace {
-        Namespace::open(self.dir.path(), options()).unwrap()
+        Namespace::open(self.dir.path(), self.options.clone()).unwrap()
     }
 
     pub fn peer_with_hook(&self, hook: StepHook) -> Namespace {
