@@ -86,7 +86,8 @@ def test_uninstalled_it_leaves_the_definitions_and_the_data(system, tenant, main
     for kind in ("clusterroles", "clusterrolebindings", "csidrivers", "storageclasses", "pv"):
         left = [o["metadata"]["name"] for o in kube.get(kind)["items"]]
         assert not [n for n in left if "lustre" in n or n == "main"], f"{kind}: {left}"
-    assert system.get("pods,deployments,daemonsets,services")["items"] == []
+    # Its pods take their time to stop.
+    wait_for(lambda: system.get("pods,deployments,daemonsets,services")["items"] == [])
     names = {c["metadata"]["name"] for c in kube.get("crd")["items"]}
     assert {"lustreshares.lustre-bridge.io", "swiftbridges.lustre-bridge.io"} <= names
     assert (main_share / "physics/kept").read_text() == "data"

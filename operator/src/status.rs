@@ -1,7 +1,12 @@
 //! Status: what is said of a share or a bridge.
 
 use crds::conditions::{self, READY, RECONCILING, STALLED, Statement, Status};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
+
+use crate::World;
+use crate::cluster::{Key, WriteError};
+use crate::queue::Next;
 
 /// What another controller says, as far as it is about this generation.
 pub fn said_by_driver(all: &[Condition], kind: &'static str, generation: Option<i64>) -> Statement {
@@ -43,6 +48,31 @@ pub fn summary(parts: &[Statement], stalled: Option<(&'static str, String)>) -> 
 /// Those conditions that the operator writes. Others are not its business, whoever writes them.
 pub fn ours(all: &[Condition], own: &[&str]) -> Vec<Condition> {
     all.iter().filter(|condition| own.contains(&condition.type_.as_str())).cloned().collect()
+}
+
+/// Says that a share or a bridge is not understood, and forgets what else was said by `own`.
+pub async fn invalid(
+    world: &World,
+    key: &Key,
+    value: &Value,
+    own: &[&str],
+    why: &str,
+) -> Result<Next, WriteError> {
+    let old: Vec<Condition> =
+        serde_json::from_value(value["status"]["conditions"].clone()).unwrap_or_default();
+    let message = format!("the object does not have the form that this operator knows: {why}");
+    let say = summary(&[Statement::no("", "InvalidSpec", message.clone())], Some(("InvalidSpec", message)));
+    let generation = value["metadata"]["generation"].as_i64();
+    let new = conditions::merge(&old, &now(), generation, &say);
+    if ours(&old, own) != new {
+        world.writer.status(key, &json!({ "observedGeneration": generation, "conditions": new })).await?;
+    }
+    Ok(Next::Rest)
+}
+
+/// The present, as precise as the API server keeps it: whole seconds.
+pub fn now() -> Time {
+    Time(jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default())
 }
 
 /// What to tell of when Ready changed: nothing while it is not known.

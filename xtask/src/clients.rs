@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::paths::RunDir;
-use crate::pytest::{Outcome, Run, counts};
+use crate::pytest::{Run, report};
 use crate::report::Counts;
 use crate::server::{Ours, Setup};
 use crate::swift_peer::{Kind, SwiftPeer};
@@ -83,10 +83,7 @@ impl Options {
             limit: Duration::from_mins(15),
         }
         .tests()?;
-        let mut counts = counts(&tests);
-        for test in tests.iter().filter(|t| t.outcome == Outcome::Failed) {
-            println!("FAILED {}\n    {}", test.id, test.reason.lines().next().unwrap_or_default());
-        }
+        let mut counts = report(&tests);
         if let Target::Ours(ours) = &mut target
             && !ours.stop()
         {

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::build::Contents;
 use crate::cluster::{helm, kubectl};
 use crate::paths::{self, RunDir};
-use crate::pytest::{Outcome, Run, counts};
+use crate::pytest::{Run, report};
 use crate::report::Counts;
 use crate::{build, images, kubernetes, tools};
 
@@ -81,10 +81,7 @@ impl Options {
         for test in &tests {
             println!("{:?} {:6.1} s {}", test.outcome, test.seconds, test.id);
         }
-        let counts = counts(&tests);
-        for test in tests.iter().filter(|t| t.outcome == Outcome::Failed) {
-            println!("FAILED {}\n    {}", test.id, test.reason.lines().next().unwrap_or_default());
-        }
+        let counts = report(&tests);
         if let (Some(cluster), true) = (&own, counts.failed > 0) {
             cluster.0.keep_logs();
         }

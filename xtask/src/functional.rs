@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::expected::Expected;
 use crate::paths::RunDir;
-use crate::pytest::{self, Outcome, Run, Test, counts};
+use crate::pytest::{self, Outcome, Run, Test, counts, print_failed, report};
 use crate::report::{Counts, Table, seconds};
 use crate::server::{self, Ours};
 use crate::swift_peer::{Kind, STORAGE_DOMAIN, SwiftPeer};
@@ -207,10 +207,7 @@ impl Options {
             println!("skipped {n}: {reason}");
         }
         if self.peer {
-            for test in tests.iter().filter(|t| t.outcome == Outcome::Failed) {
-                println!("FAILED {}\n    {}", test.id, first_line(&test.reason));
-            }
-            return Ok(counts(tests));
+            return Ok(report(tests));
         }
         let mut expected = Expected::read()?;
         if self.write_expected {
@@ -218,9 +215,7 @@ impl Options {
             expected.write()?;
         }
         let verdict = expected.judge(tests);
-        for test in &verdict.unexpected {
-            println!("FAILED {}\n    {}", test.id, first_line(&test.reason));
-        }
+        verdict.unexpected.iter().for_each(|test| print_failed(test));
         for test in &verdict.passing {
             println!("PASSES, so take it off {}: {}", Expected::FILE, test.id);
         }
@@ -242,10 +237,6 @@ impl Options {
             skipped: plain.skipped + verdict.known,
         })
     }
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 fn print_files(results: &BTreeMap<String, (Vec<Test>, Duration)>) {

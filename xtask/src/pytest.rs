@@ -103,6 +103,17 @@ fn parse(line: &str) -> Option<Test> {
     Some(Test { id: text("id")?, outcome, reason: text("reason")?, seconds: value.get("seconds")?.as_f64()? })
 }
 
+/// Says which test failed, and how it began to say why.
+pub(crate) fn print_failed(test: &Test) {
+    println!("FAILED {}\n    {}", test.id, test.reason.lines().next().unwrap_or_default());
+}
+
+/// Prints those that failed and counts all.
+pub(crate) fn report<'a>(tests: impl IntoIterator<Item = &'a Test> + Clone) -> Counts {
+    tests.clone().into_iter().filter(|t| t.outcome == Outcome::Failed).for_each(print_failed);
+    counts(tests)
+}
+
 /// Counts outcomes.
 pub(crate) fn counts<'a>(tests: impl IntoIterator<Item = &'a Test>) -> Counts {
     let mut counts = Counts::default();

@@ -59,7 +59,10 @@ pub async fn reconcile(world: &World, key: &Key) -> Result<Next, WriteError> {
     let Some(kept) = world.cache.get(key) else { return Ok(Next::Rest) };
     let seen = match kept.parse() {
         Ok(bridge) => dereference(&world.cache, key, kept.value(), bridge),
-        Err(error) => return status::invalid(world, key, &kept.value(), &error.to_string()).await,
+        Err(error) => {
+            let why = error.to_string();
+            return crate::status::invalid(world, key, &kept.value(), &status::OWN, &why).await;
+        }
     };
     // What was made for it goes with it: it is the owner.
     if seen.bridge.metadata.deletion_timestamp.is_some() || seen.bridge.spec.suspend || seen.namespace.ends {

@@ -6,20 +6,19 @@ use crds::conditions::{
     Statement, merge,
 };
 use crds::grants::Acts;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
 use super::trouble::Trouble;
 use super::{Seen, Valid, build, pod};
 use crate::World;
 use crate::apply::Applied;
-use crate::cluster::{Key, WriteError};
+use crate::cluster::WriteError;
 use crate::labels;
-use crate::queue::Next;
-use crate::status::{few, news, ours, said_by_driver, summary};
+use crate::status::{few, news, now, ours, said_by_driver, summary};
 
 /// What the operator writes.
-const OWN: [&str; 7] =
+pub(super) const OWN: [&str; 7] =
     [READY, RECONCILING, STALLED, SHARE_ACCEPTED, AVAILABLE, AUTH_READY, CERTIFICATE_VALID];
 
 /// Whether the pods that there should be answer.
@@ -67,20 +66,6 @@ pub(super) async fn write(
         world.writer.tell(&seen.value, warning, &condition.reason, &condition.message).await;
     }
     Ok(())
-}
-
-/// Says that a bridge is not understood.
-pub(super) async fn invalid(world: &World, key: &Key, value: &Value, why: &str) -> Result<Next, WriteError> {
-    let old: Vec<Condition> =
-        serde_json::from_value(value["status"]["conditions"].clone()).unwrap_or_default();
-    let message = format!("the object does not have the form that this operator knows: {why}");
-    let say = summary(&[Statement::no("", "InvalidSpec", message.clone())], Some(("InvalidSpec", message)));
-    let generation = value["metadata"]["generation"].as_i64();
-    let new = merge(&old, &now(), generation, &say);
-    if ours(&old, &OWN) != new {
-        world.writer.status(key, &json!({ "observedGeneration": generation, "conditions": new })).await?;
-    }
-    Ok(Next::Rest)
 }
 
 fn statements(seen: &Seen, valid: &Valid, applied: Option<&Applied>, trouble: &Trouble) -> Vec<Statement> {
@@ -226,9 +211,4 @@ fn said(seen: &Seen) -> SwiftBridgeStatus {
 fn sorted(mut status: SwiftBridgeStatus) -> SwiftBridgeStatus {
     status.conditions.sort_by(|one, other| one.type_.cmp(&other.type_));
     status
-}
-
-fn now() -> Time {
-    // The API server keeps whole seconds.
-    Time(jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default())
 }

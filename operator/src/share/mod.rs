@@ -52,7 +52,10 @@ pub async fn reconcile(world: &World, key: &Key) -> Result<Next, WriteError> {
     let Some(kept) = world.cache.get(key) else { return Ok(Next::Rest) };
     let seen = match kept.parse() {
         Ok(share) => dereference(&world.cache, key, kept.value(), share),
-        Err(error) => return status::invalid(world, key, &kept.value(), &error.to_string()).await,
+        Err(error) => {
+            let why = error.to_string();
+            return crate::status::invalid(world, key, &kept.value(), &status::OWN, &why).await;
+        }
     };
     if seen.share.metadata.deletion_timestamp.is_some() {
         return removal::reconcile(world, &seen).await;

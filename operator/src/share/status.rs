@@ -6,21 +6,20 @@ use crds::conditions::{
 };
 use crds::grants::Grant;
 use crds::share::{GrantStatus, LustreShareStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde_json::{Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
 
 use super::{Seen, Valid, claim_key};
 use crate::World;
 use crate::apply::Applied;
-use crate::cluster::{Cache, Key, WriteError};
-use crate::queue::Next;
-use crate::status::{few, news, ours, said_by_driver, summary};
+use crate::cluster::{Cache, WriteError};
+use crate::status::{few, news, now, ours, said_by_driver, summary};
 
 /// What the CSI controller writes.
 const DRIVERS: [&str; 2] = [FILESYSTEM_REACHABLE, DIRECTORY_READY];
 
 /// What the operator writes.
-const OWN: [&str; 5] = [READY, RECONCILING, STALLED, ACCESS_GRANTED, IN_USE];
+pub(super) const OWN: [&str; 5] = [READY, RECONCILING, STALLED, ACCESS_GRANTED, IN_USE];
 
 /// As many as the schema takes.
 const MOST: usize = 4096;
@@ -47,20 +46,6 @@ pub(super) async fn held(world: &World, seen: &Seen, users: &[String]) -> Result
     say.push(used);
     let grants = seen.share.status.iter().flat_map(|status| &status.grants);
     say_all(world, seen, &say, grants.filter_map(operators).collect()).await
-}
-
-/// Says that a share is not understood.
-pub(super) async fn invalid(world: &World, key: &Key, value: &Value, why: &str) -> Result<Next, WriteError> {
-    let old: Vec<Condition> =
-        serde_json::from_value(value["status"]["conditions"].clone()).unwrap_or_default();
-    let message = format!("the object does not have the form that this operator knows: {why}");
-    let say = summary(&[Statement::no("", "InvalidSpec", message.clone())], Some(("InvalidSpec", message)));
-    let generation = value["metadata"]["generation"].as_i64();
-    let new = merge(&old, &now(), generation, &say);
-    if ours(&old, &OWN) != new {
-        world.writer.status(key, &json!({ "observedGeneration": generation, "conditions": new })).await?;
-    }
-    Ok(Next::Rest)
 }
 
 async fn say_all(
@@ -181,9 +166,4 @@ fn in_use(bridges: &[String]) -> Statement {
         );
     }
     Statement::yes(IN_USE, "Bridges", format!("bridges: {}", few(bridges)))
-}
-
-fn now() -> Time {
-    // The API server keeps whole seconds.
-    Time(jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default())
 }

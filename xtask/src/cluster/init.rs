@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustix::process::{WaitOptions, wait};
 
-use super::{ADDRESS, NODE, SERVICES, files, programs};
+use super::{ADDRESS, Cluster, NODE, OUTSIDE, SERVICES, files};
 use crate::proc;
 
 /// Tests stop parts on purpose; one that ends again and again is broken.
@@ -81,7 +81,8 @@ impl Init {
         run("mount --make-shared /var/lib/kubelet")?;
         run("ip link set lo up")?;
         let start = Instant::now();
-        while !Path::new("/sys/class/net/eth0").exists() && !has_link() {
+        // /sys still shows the machine's own network.
+        while !has_link() {
             if start.elapsed() > Duration::from_secs(20) {
                 bail!("nobody gave this node a network");
             }
@@ -91,7 +92,7 @@ impl Init {
         run("ip link set eth0 up")?;
         // The node itself reaches services too: their addresses must be routable before they are translated.
         run(&format!("ip route add {SERVICES} dev lo src {ADDRESS}"))?;
-        run("ip route add default via 10.77.0.254")?;
+        run(&format!("ip route add default via {OUTSIDE}"))?;
         for (file, value) in [("ip_forward", "1"), ("conf/all/route_localnet", "1")] {
             fs::write(format!("/proc/sys/net/ipv4/{file}"), value).with_context(|| file.to_owned())?;
         }
@@ -120,12 +121,10 @@ impl Init {
 
     /// The other parts give up when they come before the API server has its first roles.
     fn api_server_ready(&self) -> Result<()> {
-        let kubectl = programs::kubectl()?;
+        let cluster = Cluster { dir: self.dir.clone() };
         let start = Instant::now();
         loop {
-            let mut cmd = Command::new(&kubectl);
-            cmd.arg("--kubeconfig").arg(self.dir.join("admin.kubeconfig")).args(["get", "--raw=/readyz"]);
-            match proc::output(&mut cmd) {
+            match proc::output(cluster.kubectl()?.args(["get", "--raw=/readyz"])) {
                 Ok(_) => return Ok(()),
                 Err(error) if start.elapsed() > Duration::from_mins(2) => return Err(error),
                 Err(_) => thread::sleep(Duration::from_millis(200)),

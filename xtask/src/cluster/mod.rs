@@ -29,7 +29,7 @@ pub(crate) use programs::{helm, kubectl, provisioner, sanity};
 pub(crate) const NODE: &str = "node1";
 /// The node's address, and that of this machine on the link between them.
 pub(crate) const ADDRESS: &str = "10.77.0.1";
-const OUTSIDE: &str = "10.77.0.254/24";
+const OUTSIDE: &str = "10.77.0.254";
 const SERVICES: &str = "10.96.0.0/16";
 const LINK: &str = "lustre-bridge";
 
@@ -247,7 +247,6 @@ impl Cluster {
             bail!("no {what} after {limit:?}: {last}")
         };
         step("API server", &["get", "--raw=/readyz"])?;
-        step("containerd", &["version"])?;
         self.import_base()?;
         step("node", &["wait", "--for=condition=Ready", "node", NODE, "--timeout=1s"])?;
         step("service account", &["get", "serviceaccount", "default"])?;
@@ -349,7 +348,7 @@ fn first_child(holder: &mut Child) -> Result<u32> {
 fn link(init: u32) -> Result<()> {
     let _ = ip(&format!("link delete {LINK}"));
     ip(&format!("link add {LINK} type veth peer name eth0 netns {init}"))?;
-    ip(&format!("address add {OUTSIDE} dev {LINK}"))?;
+    ip(&format!("address add {OUTSIDE}/24 dev {LINK}"))?;
     ip(&format!("link set {LINK} up"))?;
     ip(&format!("route add {SERVICES} via {ADDRESS}"))
 }
