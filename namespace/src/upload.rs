@@ -437,6 +437,10 @@ impl Namespace {
                 continue;
             }
             drop(unmoved);
+            if sys::stat_at(dir.as_fd(), name::SELF, false).is_ok() {
+                // One of the two is there after a power cut only if they reach the disk in this order.
+                scope.persist(dir.as_fd(), None)?;
+            }
             match sys::unlink_at(dir.as_fd(), name::SELF) {
                 Err(e) if !is_absent(&e) => return Err(Error::io("replace the object", e)),
                 _ => {}

