@@ -5,6 +5,7 @@
 
 mod data;
 mod dir;
+mod loop_device;
 mod mount;
 mod name;
 mod open;
@@ -14,7 +15,8 @@ mod xattr;
 
 pub use data::{Lock, fdatasync, fsync, lock, now_ns, send_file, set_mtime, unlock};
 pub use dir::{Visit, read_dir};
-pub use mount::{MountPoint, attach, clone_tree, detach, empty_tree, mount_point, restrict};
+pub use loop_device::{LoopDevice, LoopOptions, LoopStatus, loop_attach, loop_find};
+pub use mount::{MountPoint, allow_device, attach, clone_tree, detach, empty_tree, mount_point, restrict};
 pub use name::{
     link_at, make_dir_at, read_link_at, remove_dir_at, rename_at, rename_exclusive_at, unlink_at,
 };

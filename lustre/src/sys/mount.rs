@@ -15,18 +15,19 @@ use rustix::mount::{
 
 use super::raw::{self, MountAttr};
 
-/// `MOUNT_ATTR_RDONLY`, `_NOSUID`, `_NODEV` of `mount_setattr`.
+/// `MOUNT_ATTR_RDONLY`, `_NOSUID`, `_NODEV`, `_NOEXEC` of `mount_setattr`.
 const RDONLY: u64 = 0x1;
 const NOSUID: u64 = 0x2;
 const NODEV: u64 = 0x4;
+const NOEXEC: u64 = 0x8;
 /// `MS_PRIVATE`.
 const PRIVATE: u64 = 1 << 18;
 
-/// A tree of the one directory `dir`, without what is mounted below it.
-pub fn clone_tree(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// A tree of the one directory or file `root`, without what is mounted below it.
+pub fn clone_tree(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    Ok(retry_on_intr(|| open_tree(dir, c"", flags))?)
+    Ok(retry_on_intr(|| open_tree(root, c"", flags))?)
 }
 
 /// Takes set-uid programs and devices from a tree, writing too if it is to be read-only, and takes it out of its
@@ -34,6 +35,13 @@ pub fn clone_tree(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 pub fn restrict(tree: BorrowedFd<'_>, read_only: bool) -> io::Result<()> {
     let attr_set = NOSUID | NODEV | if read_only { RDONLY } else { 0 };
     raw::mount_setattr(tree, &MountAttr { attr_set, attr_clr: 0, propagation: PRIVATE, userns_fd: 0 })
+}
+
+/// Makes a tree of one device node usable as a device, whatever the mount was that it was cloned from, and takes
+/// it out of its peer group.
+pub fn allow_device(tree: BorrowedFd<'_>) -> io::Result<()> {
+    let attr_set = NOSUID | NOEXEC;
+    raw::mount_setattr(tree, &MountAttr { attr_set, attr_clr: NODEV, propagation: PRIVATE, userns_fd: 0 })
 }
 
 /// A tree that is an empty directory of root's, read-only: to cover what must not be seen. A `tmpfs`; several
@@ -51,7 +59,7 @@ pub fn empty_tree() -> io::Result<OwnedFd> {
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Attaches a tree at the directory `target`, above what may be mounted there.
+/// Attaches a tree at `target`, above what may be mounted there: a directory, or a file if the tree is of one.
 pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(retry_on_intr(|| move_mount(tree, c"", target, c"", flags))?)

@@ -106,6 +106,120 @@ pub(crate) fn mount_setattr(tree: BorrowedFd<'_>, attributes: &MountAttr) -> io:
     check(result)
 }
 
+/// `struct loop_info64`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct LoopInfo {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    rdevice: u64,
+    pub(crate) offset: u64,
+    pub(crate) size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    pub(crate) flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+impl LoopInfo {
+    pub(crate) fn new(flags: u32) -> LoopInfo {
+        LoopInfo {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            size_limit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags,
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+const LOOP_CLR_FD: libc::Ioctl = 0x4c01;
+const LOOP_SET_STATUS64: libc::Ioctl = 0x4c04;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+const LOOP_SET_CAPACITY: libc::Ioctl = 0x4c07;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+/// `_IO(0x12, 97)`.
+const BLKFLSBUF: libc::Ioctl = 0x1261;
+
+/// The number of a loop device that nobody uses, made if there is none.
+pub(crate) fn loop_get_free(control: BorrowedFd<'_>) -> io::Result<u32> {
+    let number = plain_ioctl(control, LOOP_CTL_GET_FREE)?;
+    u32::try_from(number).map_err(io::Error::other)
+}
+
+/// Attaches a file to a loop device in one step, with all that `info` says.
+pub(crate) fn loop_configure(
+    device: BorrowedFd<'_>,
+    image: BorrowedFd<'_>,
+    block_size: u32,
+    info: LoopInfo,
+) -> io::Result<()> {
+    let config = LoopConfig { fd: image.as_raw_fd() as u32, block_size, info, reserved: [0; 8] };
+    // SAFETY: the argument is the struct that this request reads; the kernel keeps no reference to it.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
+    check(libc::c_long::from(result))
+}
+
+/// What a loop device is attached to; `ENXIO` if to nothing.
+pub(crate) fn loop_status(device: BorrowedFd<'_>) -> io::Result<LoopInfo> {
+    let mut info = LoopInfo::new(0);
+    // SAFETY: the argument is the struct that this request fills, and outlives the call; any bytes are valid.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    check(libc::c_long::from(result))?;
+    Ok(info)
+}
+
+/// Sets what can be changed of an attached loop device.
+pub(crate) fn loop_set_status(device: BorrowedFd<'_>, info: &LoopInfo) -> io::Result<()> {
+    // SAFETY: the argument is the struct that this request reads; the kernel keeps no reference to it.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64, std::ptr::from_ref(info)) };
+    check(libc::c_long::from(result))
+}
+
+/// Makes a loop device as large as its file is now.
+pub(crate) fn loop_set_capacity(device: BorrowedFd<'_>) -> io::Result<()> {
+    plain_ioctl(device, LOOP_SET_CAPACITY).map(|_| ())
+}
+
+/// Detaches a loop device, at the last close of it.
+pub(crate) fn loop_clear(device: BorrowedFd<'_>) -> io::Result<()> {
+    plain_ioctl(device, LOOP_CLR_FD).map(|_| ())
+}
+
+/// Writes a block device's page cache back and drops it.
+pub(crate) fn flush_buffers(device: BorrowedFd<'_>) -> io::Result<()> {
+    plain_ioctl(device, BLKFLSBUF).map(|_| ())
+}
+
+fn plain_ioctl(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<libc::c_int> {
+    // SAFETY: none of the requests above that come here takes a pointer; the argument is an unused 0.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, 0 as libc::c_ulong) };
+    check(libc::c_long::from(result))?;
+    Ok(result)
+}
+
 /// Sets the calling thread's supplementary groups (glibc's wrapper would set those of every thread).
 pub(crate) fn set_thread_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: pointer and length are those of one live slice of gid_t, which is u32.
