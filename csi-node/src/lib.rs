@@ -7,6 +7,7 @@
 //! `LustreShare`s, else from the command line.
 
 pub mod admin;
+pub mod block;
 pub mod capability;
 pub mod cluster;
 pub mod controller;
@@ -18,6 +19,7 @@ pub mod janitor;
 pub mod listing;
 pub mod locks;
 pub mod metrics;
+pub mod mountinfo;
 pub mod mounts;
 pub mod node;
 pub mod parameters;
@@ -32,6 +34,7 @@ pub mod store;
 pub mod template;
 pub mod trash;
 pub mod tree;
+pub mod turns;
 pub mod volumes;
 
 /// The driver's name, which is in every volume and every node object.

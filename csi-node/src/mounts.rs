@@ -1,4 +1,5 @@
-//! Showing a volume to a pod: one bind mount of its own directory. Everything here blocks.
+//! Showing a volume to a pod: one bind mount of its own directory. Everything here blocks. Disks as block
+//! devices are [`block`]'s; taking away is the same for both.
 //!
 //! The mount is made detached, restricted, and only then attached: there is no moment at which a read-only
 //! volume could be written to. What it covers is hidden before the call answers, so before a pod sees it.
@@ -7,12 +8,13 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use lustre::sys::{self, Mode, OFlags};
+use lustre::sys::{self, Kind, Mode, OFlags};
 use rustix::fs::CWD;
 
+use crate::block;
 use crate::error::Error;
 use crate::store;
 use crate::tree::open_directory;
@@ -44,20 +46,54 @@ impl Target {
         Ok(Target(path.into()))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     fn bytes(&self) -> &[u8] {
         self.0.as_os_str().as_bytes()
     }
 
     /// The directory, or the root of what is mounted on it.
     fn open(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open_path(OFlags::DIRECTORY)
+    }
+
+    /// The file or device node, or whatever is there.
+    pub(crate) fn open_node(&self) -> io::Result<OwnedFd> {
+        self.open_path(OFlags::empty())
+    }
+
+    fn open_path(&self, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, &*self.0, flags, Mode::empty()))?)
+    }
+
+    /// The empty file that [`make_file`](Target::make_file) made, or what is mounted on it.
+    pub(crate) fn open_file(&self) -> Result<OwnedFd, Error> {
+        let looked = || Error::io(format!("cannot open the target {self}"));
+        let place = self.open_node().map_err(looked())?;
+        let there = sys::stat(place.as_fd()).map_err(looked())?;
+        let mounted = sys::mount_point(place.as_fd()).map_err(looked())?.mounted;
+        if mounted || (there.kind == Kind::File && there.size == 0) {
+            return Ok(place);
+        }
+        Err(Error::Exists(format!("at the target {self} is something else than an empty file")))
     }
 
     fn make(&self) -> Result<(), Error> {
         match fs::DirBuilder::new().mode(0o750).create(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::Io(format!("cannot make the target {}", self.0.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn make_file(&self) -> Result<(), Error> {
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::Io(format!("cannot make the target {self}"), error))
             }
             _ => Ok(()),
         }
@@ -147,21 +183,33 @@ fn cover_one(root: BorrowedFd<'_>, share: &str) -> io::Result<()> {
     sys::attach(sys::empty_tree()?.as_fd(), records.as_fd())
 }
 
-/// Takes everything away that is mounted at `target`, and its directory. Done already: nothing happens.
+/// Takes everything away that is mounted at `target`, with the loop device if it is one's last target, and the
+/// directory or file that it was mounted on. Done already: nothing happens.
 pub fn unpublish(target: &Target) -> Result<(), Error> {
     for _ in 0..STACKED {
+        let released = block::release(target);
+        let _held = released.map_err(Error::io(format!("cannot detach the loop device at {target}")))?;
         let detached = sys::detach(target.bytes());
         if !detached.map_err(Error::io(format!("cannot detach what is mounted at {target}")))? {
             break;
         }
     }
     match fs::remove_dir(&target.0) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            // Never more than an empty directory: what is in it is not ours.
-            Err(Error::Io(format!("cannot remove the directory {target}"), error))
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(target),
+        // Never more than an empty directory: what is in it is not ours.
+        removed => removed.map_err(Error::io(format!("cannot remove the directory {target}"))),
     }
+}
+
+fn remove_file(target: &Target) -> Result<(), Error> {
+    let tried = || Error::io(format!("cannot remove the file {target}"));
+    let is = fs::symlink_metadata(&target.0).map_err(tried())?;
+    if !is.is_file() || is.len() > 0 {
+        // Nor more than an empty file.
+        return Err(Error::Precondition(format!("{target} is no directory and no empty file: not removed")));
+    }
+    fs::remove_file(&target.0).map_err(tried())
 }
 
 /// That `path` is where the directory `volume` is mounted.
