@@ -203,6 +203,63 @@ pub struct Provisioning {
 
     /// What becomes of a volume's directory when its claim is deleted.
     pub reclaim_policy: ReclaimPolicy,
+
+    /// What "Delete" does with it.
+    pub on_delete: OnDelete,
+
+    /// What holds the users of a directory to the size that its claim asks for.
+    pub quota: Quota,
+
+    /// A storage class whose volumes are disks of virtual machines: a directory with a raw file, disk.img, or a block
+    /// device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_machine_disks: Option<VirtualMachineDisks>,
+}
+
+/// A storage class of disks.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Default, Debug)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VirtualMachineDisks {
+    /// The storage class; the share's name with "-disks" behind it, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rule(
+        "!format.dns1123Subdomain().validate(self).hasValue()",
+        "storageClassName must be lower-case letters, digits, '-' and '.', as 'projects-disks'",
+    )]))]
+    pub storage_class_name: Option<String>,
+
+    /// Whether a disk takes its space at once.
+    pub allocation: Allocation,
+}
+
+/// Whether a disk takes its space at once.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Allocation {
+    /// As it is written to.
+    #[default]
+    Thin,
+    /// At once; refused where the file system cannot.
+    Thick,
+}
+
+/// What becomes of the directory of a volume that is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum OnDelete {
+    /// It is removed.
+    #[default]
+    Remove,
+    /// It is renamed to archived-NAME, and stays.
+    Archive,
+}
+
+/// What holds the users of a directory to its size.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Quota {
+    /// The share's file system, which shows the size in the pod too. Claims are refused where it cannot.
+    #[default]
+    Enforced,
+    /// Nothing: the size is only written down.
+    Advisory,
 }
 
 fn template() -> Vec<serde_json::Value> {
@@ -307,6 +364,9 @@ impl Default for Provisioning {
             storage_class_name: None,
             directory_template: "${pvc.namespace}/${pvc.name}-${pv.name}".to_owned(),
             reclaim_policy: ReclaimPolicy::default(),
+            on_delete: OnDelete::default(),
+            quota: Quota::default(),
+            virtual_machine_disks: None,
         }
     }
 }

@@ -10,10 +10,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lustre::sys::{self, Kind, LoopDevice, LoopOptions, Stat};
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+use rustix::io::retry_on_intr;
 
 use crate::error::Error;
 use crate::mountinfo;
@@ -212,6 +213,19 @@ pub fn expand(image: BorrowedFd<'_>, dev: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Where the raw disk `image` is shown as a block device.
+pub fn points(image: BorrowedFd<'_>, dev: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut points = Vec::new();
+    for read_only in [false, true] {
+        let found = sys::loop_find(dev, image, kept(read_only));
+        if let Some(device) = found.map_err(Error::io("cannot look for the disk's loop device"))? {
+            points
+                .extend(points_of(device.number()).map_err(Error::io("cannot look for the disk's targets"))?);
+        }
+    }
+    Ok(points)
+}
+
 /// That `image` is shown at `path`, and how many bytes it has there.
 pub fn check_published(image: BorrowedFd<'_>, path: &Target) -> Result<u64, Error> {
     let missing = || Error::NotFound(format!("the disk is not published at {path}"));
@@ -234,7 +248,7 @@ pub fn check_published(image: BorrowedFd<'_>, path: &Target) -> Result<u64, Erro
 ///
 /// Detached first, because once the mount is gone nobody would know of the device.
 pub(crate) fn release(target: &Target) -> io::Result<Option<Held>> {
-    if !is_block(target)? {
+    if !is_block(target) {
         return Ok(None);
     }
     let node = target.open_node()?;
@@ -248,28 +262,28 @@ pub(crate) fn release(target: &Target) -> io::Result<Option<Held>> {
     Ok(Some(held))
 }
 
-/// Without asking a server: what is there may be a directory of a share that does not answer.
-fn is_block(target: &Target) -> io::Result<bool> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+/// Without asking a server: what is there may be a directory of a share that does not answer. What cannot even be
+/// looked at is none of ours, and goes all the same.
+fn is_block(target: &Target) -> bool {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    match rustix::io::retry_on_intr(|| statx(CWD, target.path(), flags, StatxFlags::TYPE)) {
-        Ok(is) => Ok(FileType::from_raw_mode(is.stx_mode.into()) == FileType::BlockDevice),
-        // A mount that cannot even be looked at is none of ours, and goes all the same.
-        Err(_) => Ok(false),
-    }
+    let there = retry_on_intr(|| statx(CWD, target.path(), flags, StatxFlags::TYPE));
+    there.is_ok_and(|is| FileType::from_raw_mode(is.stx_mode.into()) == FileType::BlockDevice)
 }
 
 /// Whether the node of the device `number` is mounted anywhere other than at `target`.
 fn is_elsewhere(number: u64, target: &Target) -> io::Result<bool> {
-    let mounts = mountinfo::read()?;
-    let mut others = mounts.iter().filter(|mount| {
-        // Only devices' nodes are looked at: other mounts may not answer.
+    Ok(points_of(number)?.iter().any(|point| point != target.path()))
+}
+
+/// Where the node of the device `number` is mounted.
+fn points_of(number: u64) -> io::Result<Vec<PathBuf>> {
+    let mut mounts = mountinfo::read()?;
+    // Only devices' nodes are looked at: other mounts may not answer.
+    mounts.retain(|mount| {
         mount.root.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"loop"))
-            && mount.point != target.path()
+            && fs::symlink_metadata(&mount.point).is_ok_and(|is| is.rdev() == number && is_device(&is))
     });
-    Ok(others.any(|mount| {
-        fs::symlink_metadata(&mount.point).is_ok_and(|is| is.rdev() == number && is_device(&is))
-    }))
+    Ok(mounts.into_iter().map(|mount| mount.point).collect())
 }
 
 fn is_device(is: &fs::Metadata) -> bool {

@@ -5,15 +5,36 @@ use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::proto::csi::{CapacityRange, VolumeCapability};
 
-/// Whether any of `capabilities` writes; an error if one of them is none that a directory has.
-pub fn check_all(capabilities: &[VolumeCapability]) -> Result<(), Error> {
+/// What all of `capabilities` together ask for; an error if one of them cannot be.
+pub fn check_all(capabilities: &[VolumeCapability]) -> Result<Uses, Error> {
     if capabilities.is_empty() {
         return Err(Error::Invalid("volume_capabilities is missing".into()));
     }
-    capabilities.iter().try_for_each(|capability| check(capability).map(|_| ()))
+    capabilities.iter().try_fold(Uses::default(), |uses, capability| {
+        let one = check(capability)?;
+        Ok(Uses { block: uses.block || one.block })
+    })
 }
 
-/// How the capability uses the volume.
+/// What several capabilities ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Uses {
+    /// At least one wants a block device.
+    pub block: bool,
+}
+
+/// How the volume is used by one pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Use {
+    /// Whether it writes.
+    pub access: Access,
+    /// Who else uses it.
+    pub nodes: Nodes,
+    /// As a block device.
+    pub block: bool,
+}
+
+/// Reading or writing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Reads and writes.
@@ -22,31 +43,37 @@ pub enum Access {
     ReadOnly,
 }
 
-/// What one capability asks for; an error if a directory cannot do that.
-pub fn check(capability: &VolumeCapability) -> Result<Access, Error> {
-    match &capability.access_type {
-        Some(AccessType::Mount(mount)) => check_mount(mount)?,
-        Some(AccessType::Block(_)) => {
-            return Err(Error::Invalid("block volumes are not offered: the volume is a directory".into()));
+/// Who uses a volume at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nodes {
+    /// Any node.
+    Many,
+    /// One node.
+    One,
+    /// One pod.
+    OnePod,
+}
+
+/// What one capability asks for; an error if no volume of ours can do that.
+pub fn check(capability: &VolumeCapability) -> Result<Use, Error> {
+    let block = match &capability.access_type {
+        Some(AccessType::Mount(mount)) => {
+            check_mount(mount)?;
+            false
         }
+        Some(AccessType::Block(_)) => true,
         None => return Err(Error::Invalid("access_type is missing in a volume capability".into())),
-    }
-    let mode = capability.access_mode.map(|access| access.mode());
-    match mode {
-        Some(Mode::SingleNodeWriter | Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter) => {
-            Ok(Access::ReadWrite)
-        }
-        Some(Mode::SingleNodeReaderOnly | Mode::MultiNodeReaderOnly) => Ok(Access::ReadOnly),
-        Some(mode @ (Mode::SingleNodeSingleWriter | Mode::SingleNodeMultiWriter)) => {
-            Err(Error::Invalid(format!(
-                "access mode {} needs the capability SINGLE_NODE_MULTI_WRITER, which this driver does not have",
-                mode.as_str_name()
-            )))
-        }
-        Some(Mode::Unknown) | None => {
-            Err(Error::Invalid("access_mode is missing in a volume capability".into()))
-        }
-    }
+    };
+    let mode = capability.access_mode.map_or(Mode::Unknown, |access| access.mode());
+    let (access, nodes) = match mode {
+        Mode::SingleNodeWriter | Mode::SingleNodeMultiWriter => (Access::ReadWrite, Nodes::One),
+        Mode::SingleNodeSingleWriter => (Access::ReadWrite, Nodes::OnePod),
+        Mode::SingleNodeReaderOnly => (Access::ReadOnly, Nodes::One),
+        Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter => (Access::ReadWrite, Nodes::Many),
+        Mode::MultiNodeReaderOnly => (Access::ReadOnly, Nodes::Many),
+        Mode::Unknown => return Err(Error::Invalid("access_mode is missing in a volume capability".into())),
+    };
+    Ok(Use { access, nodes, block })
 }
 
 fn check_mount(mount: &MountVolume) -> Result<(), Error> {
@@ -98,6 +125,23 @@ impl Capacity {
         self.required
     }
 
+    /// Of this many bytes, or more.
+    pub fn exactly(bytes: u64) -> Capacity {
+        Capacity { required: bytes, limit: 0 }
+    }
+
+    /// In whole pieces of `unit` bytes, which is a power of two.
+    pub fn rounded(self, unit: u64) -> Result<Capacity, Error> {
+        let required = self.required.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
+        if self.limit > 0 && required > self.limit {
+            return Err(Error::Range(format!(
+                "a disk has whole pieces of {unit} bytes: {required} is more than limit_bytes {}",
+                self.limit
+            )));
+        }
+        Ok(Capacity { required, ..self })
+    }
+
     /// Whether a volume that exists is what is asked for.
     pub fn admits(self, bytes: u64) -> bool {
         bytes >= self.required && (self.limit == 0 || bytes <= self.limit)
@@ -133,21 +177,22 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_mounted_by_many() {
-        assert_eq!(check(&mount(Mode::MultiNodeMultiWriter)).unwrap(), Access::ReadWrite);
-        assert_eq!(check(&mount(Mode::MultiNodeReaderOnly)).unwrap(), Access::ReadOnly);
+    fn modes_say_who_writes() {
+        let of = |mode| check(&mount(mode)).unwrap();
+        let use_of = |access, nodes| Use { access, nodes, block: false };
+        assert_eq!(of(Mode::MultiNodeMultiWriter), use_of(Access::ReadWrite, Nodes::Many));
+        assert_eq!(of(Mode::SingleNodeSingleWriter), use_of(Access::ReadWrite, Nodes::OnePod));
+        assert_eq!(of(Mode::SingleNodeMultiWriter), use_of(Access::ReadWrite, Nodes::One));
+        assert_eq!(of(Mode::MultiNodeReaderOnly), use_of(Access::ReadOnly, Nodes::Many));
         let mut block = mount(Mode::SingleNodeWriter);
         block.access_type = Some(AccessType::Block(BlockVolume::default()));
+        assert!(check(&block).unwrap().block);
+        let all = check_all(&[block, mount(Mode::MultiNodeMultiWriter)]).unwrap();
+        assert_eq!(all, Uses { block: true });
         let mut flags = mount(Mode::SingleNodeWriter);
         let mount_flags = vec!["suid".into()];
         flags.access_type = Some(AccessType::Mount(MountVolume { mount_flags, ..MountVolume::default() }));
-        for bad in [
-            block,
-            flags,
-            mount(Mode::Unknown),
-            mount(Mode::SingleNodeSingleWriter),
-            VolumeCapability::default(),
-        ] {
+        for bad in [flags, mount(Mode::Unknown), VolumeCapability::default()] {
             assert_eq!(check(&bad).unwrap_err().code(), Code::InvalidArgument, "{bad:?}");
         }
         assert_eq!(check_all(&[]).unwrap_err().code(), Code::InvalidArgument);
@@ -169,5 +214,7 @@ mod tests {
         assert_eq!((wanted.bytes(), wanted.admits(10), wanted.admits(20)), (10, true, true));
         assert!(!wanted.admits(9) && !wanted.admits(21) && !wanted.admits(0));
         assert!(Capacity::new(None).unwrap().admits(0));
+        assert_eq!(wanted.rounded(16).unwrap().bytes(), 16);
+        assert_eq!(wanted.rounded(32).unwrap_err().code(), Code::OutOfRange);
     }
 }

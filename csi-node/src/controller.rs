@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use crate::capability::{self, Capacity};
+use crate::capability::{self, Access, Capacity, Uses};
+use crate::disk;
 use crate::error::Error;
 use crate::id::{Uuid, VolumeId};
 use crate::janitor::Janitor;
 use crate::listing::{after, last_id, page};
 use crate::locks::Locks;
 use crate::metrics::Metrics;
-use crate::parameters::{self, Parameters};
+use crate::parameters::{self, Kind, Parameters};
+use crate::proto::csi::controller_get_volume_response::VolumeStatus;
 use crate::proto::csi::controller_server::Controller as Service;
 use crate::proto::csi::controller_service_capability::{self, rpc};
 use crate::proto::csi::list_volumes_response::Entry;
@@ -28,7 +30,7 @@ use crate::proto::csi::{
     ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse, Topology,
     TopologyRequirement, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume,
 };
-use crate::record::Record;
+use crate::record::{Record, Type};
 use crate::request::{check_context, check_extras, check_name, require};
 use crate::share::{Share, Shares};
 use crate::tree::Tree;
@@ -55,17 +57,29 @@ impl Controller {
 
     async fn create(&self, request: CreateVolumeRequest) -> Result<CreateVolumeResponse, Error> {
         check_name(&request.name)?;
-        capability::check_all(&request.volume_capabilities)?;
+        let uses = capability::check_all(&request.volume_capabilities)?;
         check_extras(&request)?;
-        let capacity = Capacity::new(request.capacity_range.as_ref())?;
+        let mut capacity = Capacity::new(request.capacity_range.as_ref())?;
         let parameters = Parameters::parse(&request.name, &request.parameters)?;
+        parameters.check(uses, capacity)?;
+        if parameters.kind != Kind::Directory {
+            capacity = capacity.rounded(disk::BLOCK)?;
+        }
         let share = self.named(&parameters.share)?;
         share.check_node(&self.node)?;
         check_reachable(&share, request.accessibility_requirements.as_ref())?;
         let id = VolumeId { share: share.name.clone(), uuid: Uuid::of_name(&request.name) };
         let guard = self.locks.take(&id.to_string())?;
         let owner = parameters.owner(share.spec.owner);
-        let wanted = Wanted { name: request.name, path: parameters.path, owner, capacity };
+        let wanted = Wanted {
+            name: request.name,
+            path: parameters.path,
+            what: parameters.kind,
+            owner,
+            capacity,
+            size: parameters.size,
+            on_delete: parameters.on_delete,
+        };
         let job = move |tree: &Tree| {
             let _guard = guard;
             volumes::create(tree, &wanted)
@@ -94,6 +108,46 @@ impl Controller {
         Ok(DeleteVolumeResponse {})
     }
 
+    async fn expand(
+        &self,
+        request: ControllerExpandVolumeRequest,
+    ) -> Result<ControllerExpandVolumeResponse, Error> {
+        require("volume_id", &request.volume_id)?;
+        if request.capacity_range.is_none() {
+            return Err(Error::Invalid("capacity_range is missing".into()));
+        }
+        let capacity = Capacity::new(request.capacity_range.as_ref())?;
+        let block = request.volume_capability.as_ref().map(capability::check).transpose()?;
+        let id = VolumeId::parse(&request.volume_id)?;
+        let share = self.shares.of_volume(&id)?;
+        share.check_node(&self.node)?;
+        let guard = self.locks.take(&request.volume_id)?;
+        let job = move |tree: &Tree| {
+            let _guard = guard;
+            volumes::expand(tree, &id.uuid, capacity)
+        };
+        let record = share.run(job).await?;
+        // A loop device is told by the node that has it. Whoever boots a disk image looks at the file.
+        let device = record.type_ == Type::Disk && block.is_none_or(|block| block.block);
+        Ok(ControllerExpandVolumeResponse {
+            capacity_bytes: i64::try_from(record.capacity).unwrap_or(i64::MAX),
+            node_expansion_required: device,
+        })
+    }
+
+    async fn get(&self, request: ControllerGetVolumeRequest) -> Result<ControllerGetVolumeResponse, Error> {
+        require("volume_id", &request.volume_id)?;
+        let id = VolumeId::parse(&request.volume_id)?;
+        let share = self.shares.of_volume(&id)?;
+        share.check_node(&self.node)?;
+        let uuid = id.uuid.clone();
+        let record = share.run(move |tree| volumes::find(tree, &uuid)).await?;
+        Ok(ControllerGetVolumeResponse {
+            volume: Some(volume(&share, &id, &record)),
+            status: Some(VolumeStatus::default()),
+        })
+    }
+
     async fn validate(
         &self,
         request: ValidateVolumeCapabilitiesRequest,
@@ -105,6 +159,7 @@ impl Controller {
         let id = VolumeId::parse(&request.volume_id)?;
         let record = self.shares.of_volume(&id)?.run(move |tree| volumes::find(tree, &id.uuid)).await?;
         let judged = capability::check_all(&request.volume_capabilities)
+            .and_then(|uses| check_type(&record, uses))
             .and_then(|()| check_context(&request.volume_context))
             .and_then(|()| check_writable(&record, &request))
             .and_then(|()| check_parameters(&record, &request));
@@ -189,8 +244,15 @@ impl Controller {
     }
 }
 
+fn check_type(record: &Record, uses: Uses) -> Result<(), Error> {
+    if uses.block && record.type_ != Type::Disk {
+        return Err(Error::Precondition("the volume is a directory, and no block device".into()));
+    }
+    Ok(())
+}
+
 fn check_writable(record: &Record, request: &ValidateVolumeCapabilitiesRequest) -> Result<(), Error> {
-    let writes = |capability| matches!(capability::check(capability), Ok(capability::Access::ReadWrite));
+    let writes = |capability| capability::check(capability).is_ok_and(|how| how.access == Access::ReadWrite);
     if record.read_only && request.volume_capabilities.iter().any(writes) {
         return Err(Error::Precondition("the volume is read-only".into()));
     }
@@ -241,7 +303,14 @@ fn volume(share: &Share, id: &VolumeId, record: &Record) -> Volume {
 }
 
 fn capabilities() -> Vec<ControllerServiceCapability> {
-    let offered = [rpc::Type::CreateDeleteVolume, rpc::Type::ListVolumes, rpc::Type::GetCapacity];
+    let offered = [
+        rpc::Type::CreateDeleteVolume,
+        rpc::Type::ListVolumes,
+        rpc::Type::GetCapacity,
+        rpc::Type::ExpandVolume,
+        rpc::Type::GetVolume,
+        rpc::Type::SingleNodeMultiWriter,
+    ];
     let capability = |kind: rpc::Type| ControllerServiceCapability {
         r#type: Some(controller_service_capability::Type::Rpc(controller_service_capability::Rpc {
             r#type: kind.into(),
@@ -342,16 +411,16 @@ impl Service for Controller {
 
     async fn controller_expand_volume(
         &self,
-        _: Request<ControllerExpandVolumeRequest>,
+        request: Request<ControllerExpandVolumeRequest>,
     ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
-        not_offered("ControllerExpandVolume")
+        self.metrics.observe("ControllerExpandVolume", self.expand(request.into_inner())).await
     }
 
     async fn controller_get_volume(
         &self,
-        _: Request<ControllerGetVolumeRequest>,
+        request: Request<ControllerGetVolumeRequest>,
     ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
-        not_offered("ControllerGetVolume")
+        self.metrics.observe("ControllerGetVolume", self.get(request.into_inner())).await
     }
 
     async fn controller_modify_volume(

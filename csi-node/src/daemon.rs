@@ -14,15 +14,18 @@ use crate::admin::{self, State};
 use crate::controller::Controller;
 use crate::identity::Identity;
 use crate::janitor::Janitor;
+use crate::lease::{self, Leases};
+use crate::locks::{Guard, Locks};
 use crate::metrics::Metrics;
-use crate::node::Node;
+use crate::node::{Here, Node};
 use crate::proto::csi::controller_server::ControllerServer;
 use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;
 use crate::proto::registration::registration_server::RegistrationServer;
 use crate::registration::Registration;
-use crate::share::Shares;
+use crate::share::{Share, Shares};
 use crate::socket;
+use crate::tree::Tree;
 
 /// Why the driver does not run.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,8 @@ pub struct Config {
     pub node_service: bool,
     /// All targets lie beneath it.
     pub targets: Option<PathBuf>,
+    /// Where the host's device nodes are.
+    pub devices: PathBuf,
     /// Where the kubelet looks for plugins.
     pub registration: Option<PathBuf>,
     /// Where metrics are served.
@@ -122,9 +127,16 @@ async fn serve_csi(config: &Config, parts: &Parts, stop: CancellationToken) -> R
     let controller = config.controller.then(|| {
         ControllerServer::new(Controller::new(shares.clone(), &config.node, janitor, metrics.clone()))
     });
-    let node = config
-        .node_service
-        .then(|| NodeServer::new(Node::new(shares.clone(), &config.node, config.targets.clone(), metrics)));
+    let node = config.node_service.then(|| {
+        let here = Arc::new(Here {
+            id: config.node.clone(),
+            targets: config.targets.clone(),
+            devices: config.devices.clone(),
+            leases: Leases::new(&config.node, lease::GRACE),
+        });
+        tokio::spawn(keep_leases(shares.clone(), Arc::clone(&here), stop.clone()));
+        NodeServer::new(Node::new(shares.clone(), here, metrics))
+    });
     tracing::info!(endpoint = %config.endpoint.display(), node = config.node, "serving");
     Server::builder()
         .add_service(IdentityServer::new(Identity::new(shares)))
@@ -133,6 +145,33 @@ async fn serve_csi(config: &Config, parts: &Parts, stop: CancellationToken) -> R
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
         .await?;
     Ok(())
+}
+
+/// Takes leases again that were held before a restart, and gives the signs of life that others wait for. A share that
+/// hangs stops no other.
+async fn keep_leases(shares: Shares, here: Arc<Here>, stop: CancellationToken) {
+    let locks = Locks::default();
+    while tokio::time::timeout(lease::BEAT, stop.cancelled()).await.is_err() {
+        for share in shares.all().unwrap_or_default() {
+            let Ok(guard) = locks.take(&share.name) else { continue };
+            if share.check_node(&here.id).is_ok() {
+                tokio::spawn(keep_leases_of(share, Arc::clone(&here), guard));
+            }
+        }
+    }
+}
+
+async fn keep_leases_of(share: Arc<Share>, here: Arc<Here>, guard: Guard) {
+    let name = share.name.clone();
+    let job = move |tree: &Tree| {
+        let _guard = guard;
+        let Some(store) = tree.store()? else { return Ok(()) };
+        here.leases.recover(&store, &name)?;
+        if here.leases.any_of(&name) { here.leases.beat(&store) } else { Ok(()) }
+    };
+    if let Err(error) = share.run(job).await {
+        tracing::debug!(share = share.name, %error, "no sign of life on the share");
+    }
 }
 
 /// The socket goes when the driver does: the kubelet takes that as the end of the driver on this node.

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use crate::proto::csi::identity_server::Identity as Service;
-use crate::proto::csi::plugin_capability::{self, service};
+use crate::proto::csi::plugin_capability::{self, service, volume_expansion};
 use crate::proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
     PluginCapability, ProbeRequest, ProbeResponse,
@@ -45,9 +45,11 @@ impl Service for Identity {
                 r#type: kind.into(),
             })),
         };
+        let online = plugin_capability::VolumeExpansion { r#type: volume_expansion::Type::Online.into() };
         let capabilities = vec![
             capability(service::Type::ControllerService),
             capability(service::Type::VolumeAccessibilityConstraints),
+            PluginCapability { r#type: Some(plugin_capability::Type::VolumeExpansion(online)) },
         ];
         Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }

@@ -11,8 +11,8 @@ use crate::share::{Share, Shares};
 use crate::trash;
 use crate::tree::Tree;
 
-/// Nothing that is being made is as old as this: an hour.
-const LEFT_NS: i64 = 3_600_000_000_000;
+/// Nothing that is being made is as old as this, a large disk not either: a day.
+const LEFT_NS: i64 = 86_400_000_000_000;
 
 /// One sweep at a time for each share. Clones are the same janitor.
 #[derive(Clone, Debug)]

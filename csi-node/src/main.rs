@@ -53,6 +53,9 @@ struct Arguments {
     /// Publish nothing outside of this directory, the kubelet's.
     #[arg(long)]
     kubelet_root: Option<PathBuf>,
+    /// Where the host's device nodes are.
+    #[arg(long, default_value = "/dev")]
+    dev: PathBuf,
     /// Where the kubelet looks for plugins; without it the driver does not register itself.
     #[arg(long)]
     registration_dir: Option<PathBuf>,
@@ -128,6 +131,7 @@ fn config(arguments: &Arguments) -> Result<Config> {
         controller: arguments.role != Role::Node,
         node_service: arguments.role != Role::Controller,
         targets: arguments.kubelet_root.clone(),
+        devices: arguments.dev.clone(),
         registration: arguments.registration_dir.clone(),
         admin: arguments.admin_listen.or(default_admin),
     })

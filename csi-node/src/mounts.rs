@@ -50,6 +50,11 @@ impl Target {
         &self.0
     }
 
+    /// Whether a directory, or what is mounted on one, is there.
+    pub fn is_directory(&self) -> bool {
+        fs::symlink_metadata(&self.0).is_ok_and(|is| is.is_dir())
+    }
+
     fn bytes(&self) -> &[u8] {
         self.0.as_os_str().as_bytes()
     }

@@ -1,18 +1,22 @@
 //! The node: shows volumes to the pods of its host.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use lustre::sys::Space;
 use tonic::{Request, Response, Status};
 
-use crate::capability::{self, Access};
+use crate::block;
+use crate::capability::{self, Access, Capacity, Nodes, Use};
+use crate::disk;
 use crate::error::Error;
 use crate::id::VolumeId;
-use crate::locks::Locks;
+use crate::lease::Leases;
+use crate::locks::{Guard, Locks};
 use crate::metrics::Metrics;
+use crate::mountinfo;
 use crate::mounts::{self, Target};
 use crate::proto::csi::node_server::Node as Service;
 use crate::proto::csi::node_service_capability::{self, rpc};
@@ -24,7 +28,7 @@ use crate::proto::csi::{
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
     NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology, VolumeUsage,
 };
-use crate::record::Record;
+use crate::record::{Record, Type};
 use crate::request::{check_context, require};
 use crate::share::{Share, Shares};
 use crate::tree::Tree;
@@ -34,20 +38,32 @@ use crate::volumes;
 #[derive(Clone, Debug)]
 pub struct Node {
     shares: Shares,
-    id: Arc<str>,
-    targets: Option<Arc<Path>>,
+    here: Arc<Here>,
     locks: Locks,
     metrics: Metrics,
 }
 
+/// What a node is to the volumes that it shows.
+#[derive(Debug)]
+pub struct Here {
+    /// Its id.
+    pub id: String,
+    /// Targets lie beneath it, if it is given.
+    pub targets: Option<PathBuf>,
+    /// Where the host's device nodes are.
+    pub devices: PathBuf,
+    /// What only this node writes to.
+    pub leases: Leases,
+}
+
 impl Node {
-    /// Of the node `id`. Targets lie beneath `targets` if that is given.
-    pub fn new(shares: Shares, id: &str, targets: Option<PathBuf>, metrics: Metrics) -> Node {
-        Node { shares, id: id.into(), targets: targets.map(Into::into), locks: Locks::default(), metrics }
+    /// The service of a node.
+    pub fn new(shares: Shares, here: Arc<Here>, metrics: Metrics) -> Node {
+        Node { shares, here, locks: Locks::default(), metrics }
     }
 
     fn target(&self, field: &str, text: &str) -> Result<Target, Error> {
-        Target::parse(field, text, self.targets.as_deref())
+        Target::parse(field, text, self.here.targets.as_deref())
     }
 
     async fn publish(&self, request: NodePublishVolumeRequest) -> Result<NodePublishVolumeResponse, Error> {
@@ -55,20 +71,35 @@ impl Node {
         let target = self.target("target_path", &request.target_path)?;
         let capability = request.volume_capability.as_ref();
         let capability = capability.ok_or_else(|| Error::Invalid("volume_capability is missing".into()))?;
-        let reads_only = capability::check(capability)? == Access::ReadOnly || request.readonly;
+        let mut how = capability::check(capability)?;
+        if request.readonly {
+            how.access = Access::ReadOnly;
+        }
         check_context(&request.volume_context)?;
         let id = VolumeId::parse(&request.volume_id)?;
         let share = self.shares.of_volume(&id)?;
-        share.check_node(&self.id)?;
+        share.check_node(&self.here.id)?;
         // Volumes of one pod are published at once, also the same one twice: it is the target that is one's own.
         let guard = self.locks.take(&request.target_path)?;
         let others = self.shares.all()?;
-        let here = Arc::clone(&share);
+        let (here, of) = (Arc::clone(&self.here), Arc::clone(&share));
         let job = move |tree: &Tree| {
             let _guard = guard;
             let (record, directory) = open(tree, &id)?;
-            let nested = nested(&here, &record, &others);
-            mounts::publish(directory.as_fd(), &target, reads_only || record.read_only, &nested)
+            let how = how_to_use(&record, how)?;
+            if how.nodes == Nodes::OnePod {
+                check_alone(directory.as_fd(), &target)?;
+            }
+            if is_leased(&record, how) {
+                here.leases.take(&tree.make_store()?, &id)?;
+            }
+            let reads_only = how.access == Access::ReadOnly;
+            if how.block {
+                let disk = disk::open(directory.as_fd(), !reads_only)?;
+                return block::publish(disk.as_fd(), &target, reads_only, &here.devices);
+            }
+            let nested = nested(&of, &record, &others);
+            mounts::publish(directory.as_fd(), &target, reads_only, &nested)
         };
         share.run(job).await.map(|()| NodePublishVolumeResponse {})
     }
@@ -79,16 +110,66 @@ impl Node {
     ) -> Result<NodeUnpublishVolumeResponse, Error> {
         require("volume_id", &request.volume_id)?;
         let target = self.target("target_path", &request.target_path)?;
-        VolumeId::parse(&request.volume_id)?;
+        let id = VolumeId::parse(&request.volume_id)?;
         let guard = self.locks.take(&request.target_path)?;
         // Neither the share nor the record is asked: both may be gone, and the mount has to go all the same.
         let job = move || {
-            let _guard = guard;
-            mounts::unpublish(&target)
+            mounts::unpublish(&target)?;
+            Ok::<_, Error>(guard)
         };
         let done = tokio::task::spawn_blocking(job).await;
-        done.map_err(|error| Error::Io("unpublishing".into(), std::io::Error::other(error)))??;
+        let guard =
+            done.map_err(|error| Error::Io("unpublishing".into(), std::io::Error::other(error)))??;
+        self.give_back(id, guard).await?;
         Ok(NodeUnpublishVolumeResponse {})
+    }
+
+    /// Gives the lease of a volume back that is published nowhere on this node any more.
+    async fn give_back(&self, id: VolumeId, guard: Guard) -> Result<(), Error> {
+        let Some(share) = self.shares.get(&id.share)?.filter(|_| self.here.leases.concerns(&id)) else {
+            return Ok(());
+        };
+        let here = Arc::clone(&self.here);
+        let job = move |tree: &Tree| {
+            let _guard = guard;
+            let Some(store) = tree.store()? else { return Ok(()) };
+            match open(tree, &id) {
+                Ok((record, directory)) if is_used(&record, directory.as_fd(), &here)? => Ok(()),
+                Ok(_) | Err(Error::NotFound(_)) => here.leases.release(&store, &id),
+                Err(error) => Err(error),
+            }
+        };
+        share.run(job).await
+    }
+
+    async fn expand(&self, request: NodeExpandVolumeRequest) -> Result<NodeExpandVolumeResponse, Error> {
+        require("volume_id", &request.volume_id)?;
+        require("volume_path", &request.volume_path)?;
+        let capacity = Capacity::new(request.capacity_range.as_ref())?;
+        let id = VolumeId::parse(&request.volume_id)?;
+        let share = self.shares.of_volume(&id)?;
+        let path = self.target("volume_path", &request.volume_path);
+        let path = path.map_err(|error| Error::NotFound(error.to_string()))?;
+        let devices = self.here.devices.clone();
+        let job = move |tree: &Tree| {
+            let (record, directory) = open(tree, &id)?;
+            if !capacity.admits(record.capacity) {
+                return Err(Error::Range(format!(
+                    "the volume has {} bytes: it is the controller that makes it larger",
+                    record.capacity
+                )));
+            }
+            if record.type_ == Type::Disk && !path.is_directory() {
+                let disk = disk::open(directory.as_fd(), false)?;
+                block::check_published(disk.as_fd(), &path)?;
+                block::expand(disk.as_fd(), &devices)?;
+            } else {
+                mounts::check_published(directory.as_fd(), &path)?;
+            }
+            Ok(record.capacity)
+        };
+        let bytes = share.run(job).await?;
+        Ok(NodeExpandVolumeResponse { capacity_bytes: i64::try_from(bytes).unwrap_or(i64::MAX) })
     }
 
     async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse, Error> {
@@ -100,12 +181,17 @@ impl Node {
         let path = self.target("volume_path", &request.volume_path);
         let path = path.map_err(|error| Error::NotFound(error.to_string()))?;
         let job = move |tree: &Tree| {
-            let (_, directory) = open(tree, &id)?;
+            let (record, directory) = open(tree, &id)?;
+            if record.type_ == Type::Disk && !path.is_directory() {
+                let disk = disk::open(directory.as_fd(), false)?;
+                block::check_published(disk.as_fd(), &path)?;
+                return Ok(vec![bytes(record.capacity, 0, 0)]);
+            }
             mounts::check_published(directory.as_fd(), &path)?;
-            lustre::sys::statfs(directory.as_fd()).map_err(Error::io("cannot ask the volume's space"))
+            let space = lustre::sys::statfs(directory.as_fd());
+            Ok(usage(&space.map_err(Error::io("cannot ask the volume's space"))?))
         };
-        let space = share.run(job).await?;
-        Ok(NodeGetVolumeStatsResponse { usage: usage(&space), volume_condition: None })
+        Ok(NodeGetVolumeStatsResponse { usage: share.run(job).await?, volume_condition: None })
     }
 }
 
@@ -138,18 +224,61 @@ fn place(host: &str, below: &[&str]) -> PathBuf {
     below.iter().filter(|part| !part.is_empty()).fold(start, |path, part| path.join(part))
 }
 
-fn usage(space: &Space) -> Vec<VolumeUsage> {
+/// As the volume lets itself be used.
+fn how_to_use(record: &Record, how: Use) -> Result<Use, Error> {
+    if how.block && record.type_ != Type::Disk {
+        return Err(Error::Invalid("the volume is a directory, and no block device".into()));
+    }
+    let access = if record.read_only { Access::ReadOnly } else { how.access };
+    Ok(Use { access, ..how })
+}
+
+/// What one node writes to, and two would spoil: disks, and what is for one pod.
+fn is_leased(record: &Record, how: Use) -> bool {
+    let one_node = how.nodes != Nodes::Many && record.type_ == Type::Disk;
+    how.access == Access::ReadWrite && (one_node || how.nodes == Nodes::OnePod)
+}
+
+/// That the volume is published nowhere else on this node.
+fn check_alone(directory: BorrowedFd<'_>, target: &Target) -> Result<(), Error> {
+    let points =
+        mountinfo::points(directory).map_err(Error::io("cannot look where the volume is mounted"))?;
+    match points.iter().find(|point| *point != target.path()) {
+        Some(other) => Err(Error::Precondition(format!(
+            "the volume is for one pod (ReadWriteOncePod), and is published at {} already",
+            other.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether the volume is published anywhere on this node.
+fn is_used(record: &Record, directory: BorrowedFd<'_>, here: &Here) -> Result<bool, Error> {
+    let points = mountinfo::points(directory);
+    let mut points = points.map_err(Error::io("cannot look where the volume is mounted"))?;
+    if record.type_ == Type::Disk {
+        points.extend(block::points(disk::open(directory, false)?.as_fd(), &here.devices)?);
+    }
+    Ok(points.iter().any(|point| here.targets.as_ref().is_none_or(|targets| point.starts_with(targets))))
+}
+
+fn bytes(total: u64, free: u64, available: u64) -> VolumeUsage {
+    of_unit(Unit::Bytes, total, free, available)
+}
+
+fn of_unit(unit: Unit, total: u64, free: u64, available: u64) -> VolumeUsage {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let usage = |unit: Unit, total: u64, free: u64, available: u64| VolumeUsage {
+    VolumeUsage {
         available: signed(available),
         total: signed(total),
         used: signed(total.saturating_sub(free)),
         unit: unit.into(),
-    };
-    vec![
-        usage(Unit::Bytes, space.total, space.free, space.available),
-        usage(Unit::Inodes, space.files, space.files_free, space.files_free),
-    ]
+    }
+}
+
+fn usage(space: &Space) -> Vec<VolumeUsage> {
+    let inodes = of_unit(Unit::Inodes, space.files, space.files_free, space.files_free);
+    vec![bytes(space.total, space.free, space.available), inodes]
 }
 
 fn not_offered<T>(what: &str) -> Result<Response<T>, Status> {
@@ -183,18 +312,23 @@ impl Service for Node {
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        let stats = node_service_capability::Rpc { r#type: rpc::Type::GetVolumeStats.into() };
-        let stats = NodeServiceCapability { r#type: Some(node_service_capability::Type::Rpc(stats)) };
-        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities: vec![stats] }))
+        let offered = [rpc::Type::GetVolumeStats, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter];
+        let capability = |kind: rpc::Type| NodeServiceCapability {
+            r#type: Some(node_service_capability::Type::Rpc(node_service_capability::Rpc {
+                r#type: kind.into(),
+            })),
+        };
+        let capabilities = offered.into_iter().map(capability).collect();
+        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
     }
 
     async fn node_get_info(
         &self,
         _: Request<NodeGetInfoRequest>,
     ) -> Result<Response<NodeGetInfoResponse>, Status> {
-        let segments = [(crate::TOPOLOGY.to_owned(), self.id.to_string())].into();
+        let segments = [(crate::TOPOLOGY.to_owned(), self.here.id.clone())].into();
         Ok(Response::new(NodeGetInfoResponse {
-            node_id: self.id.to_string(),
+            node_id: self.here.id.clone(),
             max_volumes_per_node: 0,
             accessible_topology: Some(Topology { segments }),
         }))
@@ -216,8 +350,8 @@ impl Service for Node {
 
     async fn node_expand_volume(
         &self,
-        _: Request<NodeExpandVolumeRequest>,
+        request: Request<NodeExpandVolumeRequest>,
     ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
-        not_offered("NodeExpandVolume")
+        self.metrics.observe("NodeExpandVolume", self.expand(request.into_inner())).await
     }
 }

@@ -2,13 +2,28 @@
 
 use std::collections::HashMap;
 
+use crate::capability::{Capacity, Uses};
+use crate::convert::Format;
 use crate::error::Error;
 use crate::path::SubPath;
+use crate::record::{OnDelete, Size, Type};
 use crate::template;
 use crate::tree::Owner;
 
 /// What a class may say; all else is refused, so that a misspelt limit is not silently none.
-const KNOWN: [&str; 5] = ["share", "directoryTemplate", "uid", "gid", "mode"];
+const KNOWN: [&str; 11] = [
+    "share",
+    "directoryTemplate",
+    "type",
+    "allocation",
+    "source",
+    "sourceFormat",
+    "quota",
+    "uid",
+    "gid",
+    "mode",
+    "onDelete",
+];
 /// What the provisioner adds.
 const PROVISIONERS: &str = "csi.storage.k8s.io/";
 
@@ -19,9 +34,43 @@ pub struct Parameters {
     pub share: String,
     /// The new volume's directory.
     pub path: SubPath,
+    /// What the volume is.
+    pub kind: Kind,
+    /// What holds its users to its size.
+    pub size: Size,
+    /// What becomes of its directory.
+    pub on_delete: OnDelete,
     uid: Option<u32>,
     gid: Option<u32>,
     mode: Option<u32>,
+}
+
+/// What a volume is, and what it begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An empty directory.
+    Directory,
+    /// A virtual machine's disk.
+    Disk(Disk),
+}
+
+/// How a disk is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// All of it takes space at once.
+    pub thick: bool,
+    /// What is on it: nothing, or what this file of the share holds.
+    pub source: Option<(SubPath, Format)>,
+}
+
+impl Kind {
+    /// As the record has it.
+    pub fn in_record(&self) -> Type {
+        match self {
+            Kind::Directory => Type::Directory,
+            Kind::Disk(_) => Type::Disk,
+        }
+    }
 }
 
 impl Parameters {
@@ -33,20 +82,74 @@ impl Parameters {
         Ok(Parameters {
             share: share.into(),
             path: template::directory(name, parameters)?,
+            kind: kind(parameters)?,
+            size: choice(parameters, "quota", &QUOTAS)?,
+            on_delete: choice(parameters, "onDelete", &ENDS)?,
             uid: get("uid").map(|text| number("uid", text)).transpose()?,
             gid: get("gid").map(|text| number("gid", text)).transpose()?,
             mode: get("mode").map(mode).transpose()?,
         })
     }
 
-    /// Whose the directory becomes, where the class says nothing as the share has it.
+    /// Whose the directory becomes, where the class says nothing as the share has it; a disk becomes QEMU's.
     pub fn owner(&self, share: Owner) -> Owner {
+        let default = if self.kind == Kind::Directory { share } else { Owner::QEMU };
         Owner {
-            uid: self.uid.unwrap_or(share.uid),
-            gid: self.gid.unwrap_or(share.gid),
-            mode: self.mode.unwrap_or(share.mode),
+            uid: self.uid.unwrap_or(default.uid),
+            gid: self.gid.unwrap_or(default.gid),
+            mode: self.mode.unwrap_or(default.mode),
         }
     }
+
+    /// That a volume of this class can be used as is asked, and have this size.
+    pub fn check(&self, uses: Uses, capacity: Capacity) -> Result<(), Error> {
+        let disk = self.kind != Kind::Directory;
+        let wrong = if uses.block && !disk {
+            "block volumes are disks: the class needs type: disk"
+        } else if disk && capacity.bytes() == 0 {
+            "a disk needs a size: required_bytes is 0"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Invalid(wrong.into()))
+    }
+}
+
+const QUOTAS: [(&str, Size); 2] = [("enforced", Size::Enforced), ("advisory", Size::Advisory)];
+const ENDS: [(&str, OnDelete); 2] = [("remove", OnDelete::Remove), ("archive", OnDelete::Archive)];
+
+/// The value that a parameter names; without it the first.
+fn choice<T: Copy>(
+    parameters: &HashMap<String, String>,
+    key: &str,
+    choices: &[(&str, T)],
+) -> Result<T, Error> {
+    let text = parameters.get(key).map_or(choices[0].0, String::as_str);
+    let found = choices.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        Error::Invalid(format!("the parameter {key} is {text:?}; there are {}", names.join(", ")))
+    })
+}
+
+fn kind(parameters: &HashMap<String, String>) -> Result<Kind, Error> {
+    if !choice(parameters, "type", &[("directory", false), ("disk", true)])? {
+        let of_disks = ["allocation", "source", "sourceFormat"];
+        return match of_disks.iter().find(|key| parameters.contains_key(**key)) {
+            Some(key) => Err(Error::Invalid(format!("the parameter {key} is for type: disk"))),
+            None => Ok(Kind::Directory),
+        };
+    }
+    let thick = choice(parameters, "allocation", &[("thin", false), ("thick", true)])?;
+    let format = choice(parameters, "sourceFormat", &[("raw", Format::Raw), ("qcow2", Format::Qcow2)])?;
+    let source = match parameters.get("source") {
+        Some(path) => Some((SubPath::parse(path)?, format)),
+        None if parameters.contains_key("sourceFormat") => {
+            return Err(Error::Invalid("the parameter sourceFormat needs a source".into()));
+        }
+        None => None,
+    };
+    Ok(Kind::Disk(Disk { thick, source }))
 }
 
 /// Refuses what no class may say.
@@ -98,8 +201,43 @@ mod tests {
             parse(&[("share", "s"), ("stripes", "4"), ("csi.storage.k8s.io/pv/name", "v1")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown parameters: stripes; there are share, directoryTemplate, uid, gid, mode"
+            "unknown parameters: stripes; there are share, directoryTemplate, type, allocation, source, sourceFormat, \
+             quota, uid, gid, mode, onDelete"
         );
+    }
+
+    #[test]
+    fn a_disk_is_qemus() {
+        let class =
+            [("share", "s"), ("type", "disk"), ("allocation", "thick"), ("source", "golden/debian.raw")];
+        let parsed = parse(&class).unwrap();
+        let source = Some((SubPath::parse("golden/debian.raw").unwrap(), Format::Raw));
+        assert_eq!(parsed.kind, Kind::Disk(Disk { thick: true, source }));
+        assert_eq!(parsed.owner(Owner::DEFAULT), Owner::QEMU);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for bad in [
+            vec![("type", "file")],
+            vec![("allocation", "thick")],
+            vec![("source", "a.raw")],
+            vec![("type", "disk"), ("sourceFormat", "qcow2")],
+            vec![("type", "disk"), ("source", "../a.raw")],
+            vec![("type", "disk"), ("source", "/etc/passwd")],
+            vec![("quota", "Enforced")],
+            vec![("onDelete", "keep")],
+        ] {
+            let class = [vec![("share", "s")], bad].concat();
+            assert_eq!(parse(&class).unwrap_err().code(), tonic::Code::InvalidArgument, "{class:?}");
+        }
+        let block = Uses { block: true };
+        let check = |pairs: &[(&str, &str)], uses, bytes| {
+            let capacity = Capacity::exactly(bytes);
+            parse(&[&[("share", "s")], pairs].concat()).unwrap().check(uses, capacity).is_ok()
+        };
+        assert!(check(&[("type", "disk")], block, 1) && !check(&[("type", "disk")], block, 0));
+        assert!(!check(&[], block, 1) && check(&[], Uses::default(), 0));
     }
 
     #[test]

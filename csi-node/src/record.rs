@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::path::SubPath;
 
-/// The format that is written; older ones are read, newer ones refused.
-const VERSION: u32 = 1;
+/// The format that is written; older ones are read, newer ones refused. Format 2 has `type`, `size` and `onDelete`.
+const VERSION: u32 = 2;
 
 /// Why a record says nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Written by a newer driver.
-    #[error("it has format {0}, and this driver knows formats up to 1: use a newer one")]
+    #[error("it has format {0}, and this driver knows formats up to {VERSION}: use a newer one")]
     Newer(u32),
     /// Not a record.
     #[error("it is damaged")]
@@ -28,11 +28,44 @@ pub enum Kind {
     Grant,
 }
 
+/// What a volume is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Type {
+    /// A directory.
+    #[default]
+    Directory,
+    /// A directory with one file, `disk.img`: a virtual machine's disk.
+    Disk,
+}
+
+/// What holds the users of a volume to its size.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// The file system of the share, which also shows it.
+    Enforced,
+    /// Nothing.
+    #[default]
+    Advisory,
+}
+
+/// What becomes of a volume's directory when it is deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDelete {
+    /// It is removed.
+    #[default]
+    Remove,
+    /// It is renamed, and stays.
+    Archive,
+}
+
 /// A volume, as its record has it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
-    version: u32,
+    pub(crate) version: u32,
     /// Who made it.
     pub kind: Kind,
     /// The name in `CreateVolume`; of a grant `namespace/claim`.
@@ -41,6 +74,18 @@ pub struct Record {
     pub path: SubPath,
     /// Bytes; 0 where none were asked for.
     pub capacity: u64,
+    /// What it is.
+    #[serde(default, rename = "type")]
+    pub type_: Type,
+    /// What holds its users to `capacity`.
+    #[serde(default)]
+    pub size: Size,
+    /// What becomes of it.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+    /// Of a disk: all of it takes space.
+    #[serde(default)]
+    pub thick: bool,
     /// Nobody writes to it.
     pub read_only: bool,
     /// When, as RFC 3339 has it.
@@ -48,10 +93,21 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record of now.
-    pub fn new(kind: Kind, name: &str, path: SubPath, capacity: u64, read_only: bool) -> Record {
-        let created = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        Record { version: VERSION, kind, name: name.into(), path, capacity, read_only, created }
+    /// A record of now: of a directory that may be written to, and whose size nothing holds.
+    pub fn new(kind: Kind, name: &str, path: SubPath) -> Record {
+        Record {
+            version: VERSION,
+            kind,
+            name: name.into(),
+            path,
+            capacity: 0,
+            type_: Type::default(),
+            size: Size::default(),
+            on_delete: OnDelete::default(),
+            thick: false,
+            read_only: false,
+            created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }
     }
 
     /// Whether they differ at most in the time.
@@ -70,7 +126,7 @@ impl Record {
         if version > VERSION {
             return Err(RecordError::Newer(version));
         }
-        Ok(serde_json::from_slice(bytes)?)
+        Ok(Record { version: VERSION, ..serde_json::from_slice(bytes)? })
     }
 
     /// To a file's content.
@@ -87,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
-        let record = Record::new(Kind::Volume, "pvc-1", SubPath::parse("a/b").unwrap(), 7, true);
+        let path = SubPath::parse("a/b").unwrap();
+        let record = Record { capacity: 7, type_: Type::Disk, ..Record::new(Kind::Volume, "pvc-1", path) };
         assert_eq!(Record::from_bytes(&record.to_bytes().unwrap()).unwrap(), record);
     }
 
@@ -96,12 +153,15 @@ mod tests {
         let fixture = br#"{"version":1,"kind":"grant","name":"team-a/scratch","path":"","capacity":0,
             "readOnly":false,"created":"2026-11-22T13:00:00Z"}"#;
         let record = Record::from_bytes(fixture).unwrap();
-        assert_eq!((record.kind, record.path), (Kind::Grant, SubPath::share()));
+        assert_eq!((record.kind, record.path.clone()), (Kind::Grant, SubPath::share()));
+        assert_eq!((record.type_, record.size), (Type::Directory, Size::Advisory));
+        // It is written in the format of now.
+        assert!(record.says_the_same(&Record::new(Kind::Grant, "team-a/scratch", SubPath::share())));
     }
 
     #[test]
     fn newer_and_damaged_records_are_refused() {
-        assert!(matches!(Record::from_bytes(br#"{"version":2,"x":1}"#), Err(RecordError::Newer(2))));
+        assert!(matches!(Record::from_bytes(br#"{"version":3,"x":1}"#), Err(RecordError::Newer(3))));
         for bad in ["", "{}", "[]", r#"{"version":1}"#, "\0\0\0\0"] {
             assert!(matches!(Record::from_bytes(bad.as_bytes()), Err(RecordError::Damaged(_))), "{bad}");
         }

@@ -5,6 +5,8 @@
 //!     volumes/UUID.json a record
 //!     trash/            directories of deleted volumes, on their way to be removed
 //!     new/              directories that are being made
+//!     leases/UUID       which node writes to a volume
+//!     nodes/NAME        that a node with leases is alive
 //! ```
 
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use lustre::fs::FileSystem;
 use lustre::sys::{self, OFlags, Symlinks};
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::id::Uuid;
@@ -26,6 +29,10 @@ pub const DIRECTORY: &str = ".lb~dcsi";
 const VOLUMES: &str = "volumes";
 const TRASH: &str = "trash";
 const STAGING: &str = "new";
+/// Which node writes to a volume.
+pub const LEASES: &str = "leases";
+/// Which nodes are alive.
+pub const NODES: &str = "nodes";
 const SUFFIX: &str = ".json";
 /// What temporary names begin with.
 const TEMPORARY: &str = ".lb~t";
@@ -35,6 +42,7 @@ const LONGEST: u64 = 64 * 1024;
 /// The opened directory of records.
 #[derive(Debug)]
 pub struct Store {
+    top: OwnedFd,
     volumes: OwnedFd,
     trash: OwnedFd,
     staging: OwnedFd,
@@ -52,7 +60,7 @@ impl Store {
         check_ours(top.as_fd(), DIRECTORY)?;
         match open_parts(top.as_fd()) {
             Ok([volumes, trash, staging]) => {
-                Ok(Some(Store { volumes, trash, staging, fs: Arc::clone(tree.fs()) }))
+                Ok(Some(Store { top, volumes, trash, staging, fs: Arc::clone(tree.fs()) }))
             }
             // It was being made when the driver was stopped, and nothing can be in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -64,12 +72,30 @@ impl Store {
         if let Some(store) = Store::open(tree)? {
             return Ok(store);
         }
-        let top = enter_private(tree, tree.root(), DIRECTORY)?;
+        let top = enter_private(&**tree.fs(), tree.root(), DIRECTORY)?;
         // The records come last: where they are, the rest is.
-        let trash = enter_private(tree, top.as_fd(), TRASH)?;
-        let staging = enter_private(tree, top.as_fd(), STAGING)?;
-        let volumes = enter_private(tree, top.as_fd(), VOLUMES)?;
-        Ok(Store { volumes, trash, staging, fs: Arc::clone(tree.fs()) })
+        let trash = enter_private(&**tree.fs(), top.as_fd(), TRASH)?;
+        let staging = enter_private(&**tree.fs(), top.as_fd(), STAGING)?;
+        let volumes = enter_private(&**tree.fs(), top.as_fd(), VOLUMES)?;
+        Ok(Store { top, volumes, trash, staging, fs: Arc::clone(tree.fs()) })
+    }
+
+    /// The directory of what not every share has: [`LEASES`], [`NODES`]. `None` where it was not needed yet.
+    pub fn part(&self, name: &str) -> Result<Option<OwnedFd>, Error> {
+        match open_directory(self.top.as_fd(), name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some).map_err(Error::io(format!("cannot open {DIRECTORY}/{name}"))),
+        }
+    }
+
+    /// As [`part`](Store::part), made when it is missing.
+    pub fn make_part(&self, name: &str) -> Result<OwnedFd, Error> {
+        enter_private(&*self.fs, self.top.as_fd(), name)
+    }
+
+    /// What differs between file systems.
+    pub fn fs(&self) -> &dyn FileSystem {
+        &*self.fs
     }
 
     /// Where directories are made before they are renamed into place.
@@ -152,24 +178,30 @@ impl Store {
 
     /// Moves a volume's directory to the trash, durably; `false` if it is not there.
     pub fn discard(&self, tree: &Tree, uuid: &Uuid, path: &SubPath) -> Result<bool, Error> {
-        let Some((parent, name)) = path.split() else {
-            return Err(Error::Precondition("a volume that is the whole share is not deleted".into()));
-        };
-        let moved = match tree.open(&parent) {
-            Ok(parent) => self.discard_from(parent.as_fd(), name, uuid),
-            Err(error) => Err(error),
-        };
-        match moved {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::Io(format!("cannot put the volume's directory {path} aside"), error)),
-        }
+        put_aside(tree, path, |parent, name| self.discard_from(parent, name.as_bytes(), uuid))
     }
 
-    fn discard_from(&self, parent: BorrowedFd<'_>, name: &str, uuid: &Uuid) -> io::Result<()> {
+    /// Renames a volume's directory, durably, so that it stays: to `archived-NAME`, beside where it was. `false` if
+    /// it is not there.
+    pub fn archive(&self, tree: &Tree, path: &SubPath) -> Result<bool, Error> {
+        put_aside(tree, path, |parent, name| {
+            let plain = format!("archived-{name}");
+            let archived = match sys::rename_exclusive_at(parent, name.as_bytes(), parent, plain.as_bytes()) {
+                // Longer than a name may be: its time has to do.
+                Err(error) if is_taken_or_long(&error) => {
+                    let timed = format!("archived-{}", sys::now_ns());
+                    sys::rename_exclusive_at(parent, name.as_bytes(), parent, timed.as_bytes())
+                }
+                archived => archived,
+            };
+            archived.and_then(|()| self.fs.persist(parent, None))
+        })
+    }
+
+    fn discard_from(&self, parent: BorrowedFd<'_>, name: &[u8], uuid: &Uuid) -> io::Result<()> {
         // The same volume may be made and deleted again before the first is removed.
         let aside = format!("{uuid}.{}", sys::now_ns());
-        sys::rename_exclusive_at(parent, name.as_bytes(), self.trash(), aside.as_bytes())?;
+        sys::rename_exclusive_at(parent, name, self.trash(), aside.as_bytes())?;
         self.fs.persist(self.trash(), None)?;
         self.fs.persist(parent, None)
     }
@@ -177,22 +209,40 @@ impl Store {
     /// Removes what calls left that were interrupted, if it was last touched before `before`, in nanoseconds since
     /// 1970: what is younger may be in use.
     pub fn tidy(&self, before: i64) -> io::Result<()> {
-        for (directory, remove) in [
-            (self.volumes.as_fd(), sys::unlink_at as fn(BorrowedFd<'_>, &[u8]) -> io::Result<()>),
-            (self.staging(), sys::remove_dir_at),
-        ] {
+        for directory in [self.volumes.as_fd(), self.staging()] {
             let mut temporary = Vec::new();
             for_each_name(directory, |name| {
                 temporary.extend(name.starts_with(TEMPORARY).then(|| name.to_owned()));
             })?;
             for name in temporary {
                 if sys::stat_at(directory, name.as_bytes(), false)?.mtime_ns < before {
-                    remove(directory, name.as_bytes())?;
+                    // Half a disk may be in it.
+                    sys::rename_exclusive_at(directory, name.as_bytes(), self.trash(), name.as_bytes())?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Has `aside` rename the directory at `path`, named in its parent; `false` if it is not there.
+fn put_aside(
+    tree: &Tree,
+    path: &SubPath,
+    aside: impl FnOnce(BorrowedFd<'_>, &str) -> io::Result<()>,
+) -> Result<bool, Error> {
+    let Some((parent, name)) = path.split() else {
+        return Err(Error::Precondition("a volume that is the whole share is not deleted".into()));
+    };
+    match tree.open(&parent).and_then(|parent| aside(parent.as_fd(), name)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::Io(format!("cannot put the volume's directory {path} aside"), error)),
+    }
+}
+
+fn is_taken_or_long(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::EXIST | Errno::NAMETOOLONG))
 }
 
 fn open_parts(top: BorrowedFd<'_>) -> io::Result<[OwnedFd; 3]> {

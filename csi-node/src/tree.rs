@@ -29,6 +29,9 @@ impl Owner {
     /// Where nothing else is said.
     pub const DEFAULT: Owner = Owner { uid: 0, gid: 0, mode: 0o2770 };
 
+    /// QEMU's, as KubeVirt runs it: user and group 107.
+    pub const QEMU: Owner = Owner { uid: 107, gid: 107, mode: 0o770 };
+
     /// Of directories on the way to others: the driver's, so that nobody else can exchange what lies below them.
     pub fn between() -> Owner {
         Owner::driver(0o755)
@@ -151,7 +154,7 @@ fn build(staging: BorrowedFd<'_>, name: &[u8], owner: Owner) -> io::Result<()> {
 }
 
 /// The mode comes last: chown takes set-user-id and set-group-id away.
-fn own(directory: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
+pub(crate) fn own(directory: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
     let is = sys::stat(directory)?;
     if (is.uid, is.gid) != (owner.uid, owner.gid) {
         fchown(directory, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
@@ -173,8 +176,8 @@ pub fn is_ours(directory: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Opens the driver's own directory `name`, made when it is missing.
-pub fn enter_private(tree: &Tree, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
-    let (directory, _) = enter(&**tree.fs(), parent, parent, name, Owner::driver(0o700))
+pub fn enter_private(fs: &dyn FileSystem, parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+    let (directory, _) = enter(fs, parent, parent, name, Owner::driver(0o700))
         .map_err(Error::io(format!("cannot make the driver's directory {name:?}")))?;
     store::check_ours(directory.as_fd(), name)?;
     Ok(directory)

@@ -3,13 +3,18 @@
 //! The record comes before the directory, and goes after it: what has a directory has a record, and an
 //! interrupted call is finished by asking again.
 
+use std::os::fd::AsFd as _;
+
 use tonic::Code;
 
 use crate::capability::Capacity;
+use crate::disk;
 use crate::error::Error;
 use crate::id::Uuid;
+use crate::lease;
+use crate::parameters::Kind as What;
 use crate::path::SubPath;
-use crate::record::{Kind, Record};
+use crate::record::{Kind, OnDelete, Record, Size, Type};
 use crate::store::Store;
 use crate::tree::{Made, Owner, Tree};
 
@@ -20,27 +25,67 @@ pub struct Wanted {
     pub name: String,
     /// Its directory.
     pub path: SubPath,
+    /// What it is.
+    pub what: What,
     /// Whose the directory becomes.
     pub owner: Owner,
     /// How large.
     pub capacity: Capacity,
+    /// What holds its users to that.
+    pub size: Size,
+    /// What becomes of it.
+    pub on_delete: OnDelete,
+}
+
+impl Wanted {
+    fn record(&self) -> Record {
+        Record {
+            capacity: self.capacity.bytes(),
+            type_: self.what.in_record(),
+            size: self.size,
+            on_delete: self.on_delete,
+            thick: matches!(&self.what, What::Disk(disk) if disk.thick),
+            ..Record::new(Kind::Volume, &self.name, self.path.clone())
+        }
+    }
 }
 
 /// Makes a volume, or finds it as an earlier call made it.
 pub fn create(tree: &Tree, wanted: &Wanted) -> Result<(Uuid, Record), Error> {
-    let total = lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"))?.total;
-    wanted.capacity.check_fits(total)?;
+    check_possible(tree, wanted)?;
     let store = tree.make_store()?;
     let uuid = Uuid::of_name(&wanted.name);
     if let Some(record) = store.read(&uuid)? {
         check_same(&record, wanted)?;
-        tree.make(&record.path, wanted.owner)?;
+        make(tree, wanted, record.capacity)?;
         return Ok((uuid, record));
     }
-    let record = Record::new(Kind::Volume, &wanted.name, wanted.path.clone(), wanted.capacity.bytes(), false);
+    let record = wanted.record();
     store.write(&uuid, &record)?;
     make_new(tree, &store, &uuid, wanted)?;
     Ok((uuid, record))
+}
+
+fn check_possible(tree: &Tree, wanted: &Wanted) -> Result<(), Error> {
+    let total = lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"))?.total;
+    wanted.capacity.check_fits(total)?;
+    // A disk is as large as its file.
+    let held = wanted.what != What::Directory || wanted.capacity.bytes() == 0;
+    if wanted.size == Size::Enforced && !held {
+        return Err(Error::Invalid(
+            "the share's file system cannot hold a directory to a size and show it: the class needs quota: advisory \
+             (the size is written down, and nothing holds to it), or type: disk"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+fn make(tree: &Tree, wanted: &Wanted, bytes: u64) -> Result<Made, Error> {
+    match &wanted.what {
+        What::Directory => tree.make(&wanted.path, wanted.owner),
+        What::Disk(disk) => disk::make(tree, &wanted.path, wanted.owner, bytes, disk),
+    }
 }
 
 fn check_same(record: &Record, wanted: &Wanted) -> Result<(), Error> {
@@ -50,6 +95,9 @@ fn check_same(record: &Record, wanted: &Wanted) -> Result<(), Error> {
             "there is a volume {name:?} already, with the directory {} instead of {}",
             record.path, wanted.path
         )));
+    }
+    if record.type_ != wanted.what.in_record() || record.size != wanted.size {
+        return Err(Error::Exists(format!("there is a volume {name:?} already, of another type or quota")));
     }
     if !wanted.capacity.admits(record.capacity) {
         return Err(Error::Exists(format!(
@@ -62,7 +110,7 @@ fn check_same(record: &Record, wanted: &Wanted) -> Result<(), Error> {
 
 /// A directory that was there before is somebody's, and a volume that has it would delete it one day.
 fn make_new(tree: &Tree, store: &Store, uuid: &Uuid, wanted: &Wanted) -> Result<(), Error> {
-    let made = match tree.make(&wanted.path, wanted.owner) {
+    let made = match make(tree, wanted, wanted.capacity.bytes()) {
         Ok(Made::Existing) => Err(Error::Precondition(format!(
             "the directory {} exists already and belongs to no volume",
             wanted.path
@@ -71,7 +119,8 @@ fn make_new(tree: &Tree, store: &Store, uuid: &Uuid, wanted: &Wanted) -> Result<
         Err(error) => Err(error),
     };
     // After any other error the directory may be there: the record stays for the call that finishes this.
-    if made.as_ref().is_err_and(|error| error.code() == Code::FailedPrecondition) {
+    let refused = [Code::FailedPrecondition, Code::InvalidArgument, Code::NotFound, Code::OutOfRange];
+    if made.as_ref().is_err_and(|error| refused.contains(&error.code())) {
         store.remove(uuid)?;
     }
     made
@@ -94,15 +143,47 @@ pub fn delete(tree: &Tree, uuid: &Uuid) -> Result<bool, Error> {
             record.name
         )));
     }
-    store.discard(tree, uuid, &record.path)?;
+    let _alone = lease::check_unused(&store, uuid)?;
+    match record.on_delete {
+        OnDelete::Remove => store.discard(tree, uuid, &record.path)?,
+        OnDelete::Archive => store.archive(tree, &record.path)?,
+    };
     store.remove(uuid)?;
+    lease::forget(&store, uuid)?;
     Ok(true)
+}
+
+/// Makes a volume larger; one that is as large already stays. Returns what it is then.
+pub fn expand(tree: &Tree, uuid: &Uuid, capacity: Capacity) -> Result<Record, Error> {
+    let mut record = find(tree, uuid)?;
+    if record.kind == Kind::Grant {
+        return Err(Error::Invalid(format!("volume {uuid} is a grant of the share, which has no size")));
+    }
+    let capacity = if record.type_ == Type::Disk { capacity.rounded(disk::BLOCK)? } else { capacity };
+    if record.capacity >= capacity.bytes() {
+        return if capacity.admits(record.capacity) {
+            Ok(record)
+        } else {
+            Err(Error::Range(format!("the volume has {} bytes, and cannot become smaller", record.capacity)))
+        };
+    }
+    let total = lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"))?.total;
+    capacity.check_fits(total)?;
+    record.capacity = capacity.bytes();
+    if record.type_ == Type::Disk {
+        let directory = tree.open(&record.path).map_err(Error::io("cannot open the volume's directory"))?;
+        let file = disk::open(directory.as_fd(), true)?;
+        disk::resize(&file, record.capacity, record.thick)?;
+        lustre::sys::fsync(file.as_fd()).map_err(Error::io("cannot make the disk's size durable"))?;
+    }
+    tree.make_store()?.write(uuid, &record)?;
+    Ok(record)
 }
 
 /// Records that a directory of the share is a volume, unless that is recorded already.
 pub fn grant(tree: &Tree, uuid: &Uuid, name: &str, path: &SubPath, read_only: bool) -> Result<(), Error> {
     let store = tree.make_store()?;
-    let wanted = Record::new(Kind::Grant, name, path.clone(), 0, read_only);
+    let wanted = Record { read_only, ..Record::new(Kind::Grant, name, path.clone()) };
     match store.read(uuid)? {
         Some(record) if record.says_the_same(&wanted) => Ok(()),
         _ => store.write(uuid, &wanted),

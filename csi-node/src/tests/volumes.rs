@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 use super::*;
+use crate::parameters::Disk;
 use crate::proto::csi::CapacityRange;
 use crate::share::{Named, Shares};
 use crate::trash;
@@ -48,6 +49,9 @@ fn wanted(name: &str, path: &str, bytes: i64) -> Wanted {
         path: SubPath::parse(path).unwrap(),
         owner: Owner { uid: is, gid: rustix::process::getegid().as_raw(), mode: 0o2770 },
         capacity: Capacity::new(Some(&range)).unwrap(),
+        what: What::Directory,
+        size: Size::Advisory,
+        on_delete: OnDelete::Remove,
     }
 }
 
@@ -212,4 +216,62 @@ fn a_capacity_beyond_the_file_system_is_out_of_range() {
     let error = create(&place.tree, &wanted("v", "v", i64::MAX)).unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange);
     assert!(!place.path("v").exists());
+}
+
+#[test]
+fn a_size_that_nothing_holds_has_to_be_asked_for() {
+    let place = place();
+    let enforced = |bytes| Wanted { size: Size::Enforced, ..wanted("v", "v", bytes) };
+    let error = create(&place.tree, &enforced(10)).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.to_string().contains("quota: advisory"), "{error}");
+    assert!(!place.path("v").exists());
+    // There is nothing to hold.
+    create(&place.tree, &enforced(0)).unwrap();
+}
+
+#[test]
+fn an_archived_directory_stays() {
+    let place = place();
+    let archived = |name: &str, path: &str| Wanted { on_delete: OnDelete::Archive, ..wanted(name, path, 0) };
+    for round in ["first", "second"] {
+        let (uuid, _) = create(&place.tree, &archived("v", "team/v")).unwrap();
+        fs::write(place.path("team/v/file"), round).unwrap();
+        assert!(delete(&place.tree, &uuid).unwrap());
+        assert!(!place.path("team/v").exists() && find(&place.tree, &uuid).is_err());
+    }
+    assert_eq!(fs::read_to_string(place.path("team/archived-v/file")).unwrap(), "first");
+    assert_eq!(fs::read_dir(place.path("team")).unwrap().count(), 2);
+    let long = "n".repeat(250);
+    let (uuid, _) = create(&place.tree, &archived("long", &long)).unwrap();
+    assert!(delete(&place.tree, &uuid).unwrap() && !place.path(&long).exists());
+    // Nothing was removed.
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/trash")).unwrap().count(), 0);
+}
+
+#[test]
+fn volumes_grow_and_never_shrink() {
+    let place = place();
+    let capacity = |required_bytes, limit_bytes| {
+        Capacity::new(Some(&CapacityRange { required_bytes, limit_bytes })).unwrap()
+    };
+    let (uuid, _) = create(&place.tree, &wanted("v", "v", 10)).unwrap();
+    assert_eq!(expand(&place.tree, &uuid, capacity(20, 0)).unwrap().capacity, 20);
+    assert_eq!(expand(&place.tree, &uuid, capacity(5, 0)).unwrap().capacity, 20);
+    assert_eq!(find(&place.tree, &uuid).unwrap().capacity, 20);
+    assert_eq!(expand(&place.tree, &uuid, capacity(5, 19)).unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(expand(&place.tree, &uuid, capacity(i64::MAX, 0)).unwrap_err().code(), Code::OutOfRange);
+    // Asked for again as it was first, it is found.
+    assert!(create(&place.tree, &wanted("v", "v", 10)).is_ok());
+
+    let disk = Wanted { what: What::Disk(Disk::default()), ..wanted("d", "d", 4096) };
+    let (uuid, record) = create(&place.tree, &disk).unwrap();
+    assert_eq!((record.type_, record.capacity), (Type::Disk, 4096));
+    assert_eq!(expand(&place.tree, &uuid, capacity(5000, 0)).unwrap().capacity, 8192);
+    assert_eq!(fs::metadata(place.path("d/disk.img")).unwrap().len(), 8192);
+    assert_eq!(expand(&place.tree, &uuid, capacity(9000, 10000)).unwrap_err().code(), Code::OutOfRange);
+
+    let grant = Uuid::of_name("grant");
+    super::grant(&place.tree, &grant, "ns/claim", &SubPath::share(), false).unwrap();
+    assert_eq!(expand(&place.tree, &grant, capacity(1, 0)).unwrap_err().code(), Code::InvalidArgument);
 }

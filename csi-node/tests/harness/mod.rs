@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 
 use csi_node::proto::csi::controller_client::ControllerClient;
 use csi_node::proto::csi::node_client::NodeClient;
@@ -21,8 +22,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// The binary on a share of its own.
 pub(crate) struct Driver {
-    pub(crate) base: TempDir,
+    pub(crate) base: Arc<TempDir>,
     pub(crate) process: Child,
+    socket: &'static str,
 }
 
 impl Driver {
@@ -33,7 +35,17 @@ impl Driver {
         }
         fs::write(base.path().join("outside/secret"), "kept").unwrap();
         let process = spawn(base.path());
-        let driver = Driver { base, process };
+        let driver = Driver { base: base.into(), process, socket: "csi.sock" };
+        driver.wait().await;
+        driver
+    }
+
+    /// Another node of the same share.
+    pub(crate) async fn beside(other: &Driver, node: &str) -> Driver {
+        let base = Arc::clone(&other.base);
+        fs::create_dir(base.path().join(kubelet("other.sock"))).unwrap();
+        let process = spawn_as(base.path(), node, "other.sock");
+        let driver = Driver { base, process, socket: "other.sock" };
         driver.wait().await;
         driver
     }
@@ -41,7 +53,7 @@ impl Driver {
     /// Until the socket answers.
     pub(crate) async fn wait(&self) {
         for _ in 0..600 {
-            if UnixStream::connect(self.path("csi.sock")).await.is_ok() {
+            if UnixStream::connect(self.path(self.socket)).await.is_ok() {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -58,15 +70,15 @@ impl Driver {
     }
 
     pub(crate) fn target(&self, name: &str) -> String {
-        self.path("kubelet").join(name).to_str().unwrap().to_owned()
+        self.path(kubelet(self.socket)).join(name).to_str().unwrap().to_owned()
     }
 
     pub(crate) async fn controller(&self) -> ControllerClient<Channel> {
-        ControllerClient::new(connect(self.path("csi.sock")).await)
+        ControllerClient::new(connect(self.path(self.socket)).await)
     }
 
     pub(crate) async fn node(&self) -> NodeClient<Channel> {
-        NodeClient::new(connect(self.path("csi.sock")).await)
+        NodeClient::new(connect(self.path(self.socket)).await)
     }
 
     pub(crate) async fn create(&self, request: CreateVolumeRequest) -> Result<String, Status> {
@@ -104,12 +116,22 @@ impl Drop for Driver {
 }
 
 pub(crate) fn spawn(base: &Path) -> Child {
+    spawn_as(base, "n1", "csi.sock")
+}
+
+fn kubelet(socket: &str) -> &'static str {
+    if socket == "csi.sock" { "kubelet" } else { "kubelet-other" }
+}
+
+pub(crate) fn spawn_as(base: &Path, node: &str, socket: &str) -> Child {
     let path = |name: &str| base.join(name).to_str().unwrap().to_owned();
+    let registration =
+        if node == "n1" { path("registration") } else { path(&format!("registration-{node}")) };
     Command::new(env!("CARGO_BIN_EXE_csi-node"))
-        .args(["--role", "all", "--node-id", "n1"])
-        .args(["--endpoint", &format!("unix://{}", path("csi.sock"))])
+        .args(["--role", "all", "--node-id", node])
+        .args(["--endpoint", &format!("unix://{}", path(socket))])
         .args(["--host-root", &path(""), "--share", "s=directory:/share"])
-        .args(["--kubelet-root", &path("kubelet"), "--registration-dir", &path("registration")])
+        .args(["--kubelet-root", &path(kubelet(socket)), "--registration-dir", &registration])
         .env("RUST_LOG", "error")
         .spawn()
         .unwrap()
