@@ -223,7 +223,7 @@ def main_share(tenant):
                 {"namespace": "tenant", "subPath": "physics"},
                 {"namespace": "tenant", "subPath": "physics", "mode": "ReadOnlyMany", "claimName": "main-readonly"},
             ],
-            provisioning={"reclaimPolicy": "Delete"},
+            provisioning={"reclaimPolicy": "Delete", "quota": "Advisory"},
         )
     )
     kube.wait("lustreshare/main")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::World;
 use crate::child::{Child, Parent};
 use crate::cluster::write::Outcome;
-use crate::cluster::{Key, WriteError};
+use crate::cluster::{Key, Kind, WriteError};
 use crate::queue::Next;
 
 /// How often it is looked whether something in the way is gone. A watch tells it too, but not of what was never kept.
@@ -55,6 +55,12 @@ pub async fn apply(world: &World, parent: &Parent, children: &[Child]) -> Result
     for child in children {
         let outcome = match world.writer.ensure(child).await {
             Ok(outcome) => Ok(outcome),
+            // What a class says cannot be changed, and it belongs to nobody: it is made anew.
+            Err(error) if child.key.kind == Kind::StorageClass && error.code() == Some(422) => {
+                world.writer.delete(&child.key, None).await?;
+                applied.retry = true;
+                Err(error.said())
+            }
             Err(error) if error.is_of_the_object() => {
                 tracing::warn!(object = %child.key, said = error.said(), "cannot be applied");
                 applied.retry = true;

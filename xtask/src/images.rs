@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::build::Contents;
-use crate::cluster::provisioner;
+use crate::cluster::{provisioner, resizer};
 use crate::report::seconds;
 use crate::{build, paths, proc};
 
@@ -119,6 +119,7 @@ pub(crate) fn of_others() -> Result<Vec<Image>> {
             provisioner()?,
             &["/csi-provisioner"],
         ),
+        image("registry.k8s.io/sig-storage/csi-resizer:v2.3.0", "csi-resizer", resizer()?, &["/csi-resizer"]),
     ])
 }
 

@@ -130,7 +130,7 @@ spec:
   ownership: {{uid: 1000, gid: 1000}}
   access:
   - {{namespace: demo, subPath: demo}}
-  provisioning: {{}}
+  provisioning: {{quota: Advisory}}
 ---
 apiVersion: v1
 kind: Secret

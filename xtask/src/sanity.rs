@@ -46,7 +46,7 @@ pub(crate) fn run(bin: &Path) -> Result<Counts> {
         (dir.path().join("share"), dir.path().join("csi.sock"), dir.path().join("driver.log"));
     fs::create_dir(&share)?;
     let parameters = dir.path().join("parameters.yaml");
-    fs::write(&parameters, "share: sanity\n")?;
+    fs::write(&parameters, "share: sanity\nquota: advisory\n")?;
     let mut driver = dies_with_us(bin);
     driver.args(["--role", "all", "--node-id", "node1", "--admin-listen", "127.0.0.1:0"]);
     driver.arg("--endpoint").arg(format!("unix://{}", socket.display()));

@@ -49,6 +49,11 @@ impl WriteError {
         }
     }
 
+    /// The API server's code.
+    pub fn code(&self) -> Option<u16> {
+        self.status().map(|status| status.code)
+    }
+
     /// What the API server said, for people.
     pub fn said(&self) -> String {
         match (self.status(), self) {

@@ -16,28 +16,55 @@ pub const NOMINAL_CAPACITY: &str = "1Gi";
 
 /// Every object of a share as it should be.
 pub fn children(share: &LustreShare, parent: &Parent, grants: &[Grant]) -> Vec<Child> {
-    let class = share.spec.provisioning.iter().map(|provisioning| storage_class(share, parent, provisioning));
+    let class =
+        share.spec.provisioning.iter().flat_map(|provisioning| storage_classes(share, parent, provisioning));
     let claims = grants.iter().flat_map(|grant| [volume(share, parent, grant), claim(parent, grant)]);
     class.chain(claims).collect()
 }
 
-fn storage_class(share: &LustreShare, parent: &Parent, provisioning: &Provisioning) -> Child {
-    let name = provisioning.storage_class_name.as_ref().unwrap_or(&parent.key.name);
+fn storage_classes(share: &LustreShare, parent: &Parent, provisioning: &Provisioning) -> Vec<Child> {
     let ownership = &share.spec.ownership;
-    let parameters: BTreeMap<&str, String> = BTreeMap::from([
+    let common = [
         ("share", parent.key.name.clone()),
         ("directoryTemplate", provisioning.directory_template.clone()),
+        ("onDelete", lower(&format!("{:?}", provisioning.on_delete))),
+    ];
+    let directories = [
+        ("quota", lower(&format!("{:?}", provisioning.quota))),
         ("uid", ownership.uid.to_string()),
         ("gid", ownership.gid.to_string()),
         ("mode", ownership.mode.clone()),
-    ]);
+    ];
+    let name = provisioning.storage_class_name.clone().unwrap_or_else(|| parent.key.name.clone());
+    let mut classes = vec![storage_class(parent, provisioning, &name, common.iter().chain(&directories))];
+    if let Some(of_disks) = &provisioning.virtual_machine_disks {
+        let name =
+            of_disks.storage_class_name.clone().unwrap_or_else(|| format!("{}-disks", parent.key.name));
+        let disks =
+            [("type", "disk".to_owned()), ("allocation", lower(&format!("{:?}", of_disks.allocation)))];
+        classes.push(storage_class(parent, provisioning, &name, common.iter().chain(&disks)));
+    }
+    classes
+}
+
+fn lower(text: &str) -> String {
+    text.to_ascii_lowercase()
+}
+
+fn storage_class<'p>(
+    parent: &Parent,
+    provisioning: &Provisioning,
+    name: &str,
+    parameters: impl Iterator<Item = &'p (&'static str, String)>,
+) -> Child {
+    let parameters: BTreeMap<&str, &String> = parameters.map(|(key, value)| (*key, value)).collect();
     let policy = match provisioning.reclaim_policy {
         ReclaimPolicy::Retain => "Retain",
         ReclaimPolicy::Delete => "Delete",
     };
     let class = json!({
         "provisioner": crds::DRIVER, "parameters": parameters, "reclaimPolicy": policy,
-        "volumeBindingMode": "Immediate",
+        "volumeBindingMode": "Immediate", "allowVolumeExpansion": true,
     });
     Child::new(parent, Kind::StorageClass, "", name, &class)
 }

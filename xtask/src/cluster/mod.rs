@@ -23,7 +23,7 @@ use crate::report::seconds;
 use crate::{build, images, kubernetes, paths, proc};
 
 pub(crate) use init::Init;
-pub(crate) use programs::{helm, kubectl, provisioner, sanity};
+pub(crate) use programs::{helm, kubectl, provisioner, resizer, sanity};
 
 /// The node's name.
 pub(crate) const NODE: &str = "node1";

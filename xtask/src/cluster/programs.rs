@@ -54,6 +54,11 @@ pub(crate) fn sanity() -> Result<PathBuf> {
     build("csi-sanity", "csi-sanity", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity")
 }
 
+/// The sidecar that makes volumes larger.
+pub(crate) fn resizer() -> Result<PathBuf> {
+    build("csi-resizer", "csi-resizer", "github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer")
+}
+
 /// The sidecar that turns claims into calls of the driver.
 ///
 /// Release 6.3.0 does not compile with this Kubernetes for one statement, which serves an API that is no more; the

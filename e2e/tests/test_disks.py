@@ -1,0 +1,136 @@
+"""Disks of virtual machines, and what a claim's size means."""
+
+import pytest
+
+from conftest import Kube, claim, directory, pod, share, wait_for
+
+MI = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """A namespace where a pod may be anybody, as one that runs virtual machines is."""
+    kube = Kube("machines")
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "machines", "labels": labels}})
+    return kube
+
+
+@pytest.fixture(scope="module")
+def files(machines):
+    """The directory of a share with a class of disks; its directories are held to nothing."""
+    path = directory("disks")
+    provisioning = {
+        "reclaimPolicy": "Delete",
+        "quota": "Advisory",
+        "onDelete": "Archive",
+        "directoryTemplate": "${pvc.name}-${pv.name}",
+        "virtualMachineDisks": {},
+    }
+    Kube().apply(share("disks", provisioning=provisioning))
+    Kube().wait("lustreshare/disks")
+    return path
+
+
+def disk(name, mode="ReadWriteOnce", block=False, size="8Mi"):
+    made = claim(name, "disks-disks", size=size, mode=mode)
+    made["spec"]["volumeMode"] = "Block" if block else "Filesystem"
+    return made
+
+
+def machine(name, claim_name, block=False, user=107):
+    """A pod with a disk at /disk."""
+    made = pod(name, disk=claim_name)
+    made["spec"]["securityContext"] = {"runAsUser": user, "runAsGroup": user}
+    if block:
+        container = made["spec"]["containers"][0]
+        del container["volumeMounts"]
+        container["volumeDevices"] = [{"name": "disk", "devicePath": "/disk"}]
+    return made
+
+
+def expand(kube, name, size):
+    kube("patch", f"pvc/{name}", "-p", f'{{"spec":{{"resources":{{"requests":{{"storage":"{size}"}}}}}}}}')
+    wait_for(lambda: kube.get(f"pvc/{name}")["status"]["capacity"]["storage"] == size, seconds=90)
+
+
+def test_a_disk_is_one_raw_file_that_grows(machines, files):
+    machines.apply(disk("plain"), machine("plain", "plain"))
+    machines.wait("pod/plain")
+    [where] = files.glob("plain-*")
+    assert [p.name for p in where.iterdir()] == ["disk.img"]
+    is_ = (where / "disk.img").stat()
+    assert (is_.st_size, is_.st_blocks, is_.st_uid, is_.st_gid) == (8 * MI, 0, 107, 107)
+    machines.sh("plain", "echo written | /bin/busybox dd of=/disk/disk.img conv=notrunc,fsync")
+    assert (where / "disk.img").read_bytes()[:7] == b"written"
+    expand(machines, "plain", "12Mi")
+    assert (where / "disk.img").stat().st_size == 12 * MI
+
+
+def test_a_disk_is_a_block_device_that_grows(machines, files):
+    machines.apply(disk("device", block=True), machine("device", "device", block=True, user=0))
+    machines.wait("pod/device")
+    [where] = files.glob("device-*")
+    size = "/bin/busybox blockdev --getsize64 /disk"
+    assert machines.sh("device", size).stdout.strip() == str(8 * MI)
+    machines.sh("device", "echo raw | /bin/busybox dd of=/disk bs=512 seek=4 conv=fsync,sync")
+    assert (where / "disk.img").read_bytes()[2048:2051] == b"raw"
+    expand(machines, "device", "16Mi")
+    wait_for(lambda: machines.sh("device", size).stdout.strip() == str(16 * MI))
+    machines.delete("pod/device")
+    # Nothing is left of the device, and the disk is whole.
+    import subprocess
+
+    def gone():
+        return str(where) not in subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
+
+    wait_for(gone)
+    assert (where / "disk.img").stat().st_size == 16 * MI
+
+
+def test_a_claim_for_one_pod_has_one(machines, files):
+    machines.apply(disk("alone", mode="ReadWriteOncePod"), machine("first", "alone"))
+    machines.wait("pod/first")
+    machines.apply(machine("second", "alone"))
+    done = machines("wait", "--for=condition=Ready", "pod/second", "--timeout=3s", check=False)
+    assert done.returncode != 0
+    machines.delete("pod/first")
+    machines.wait("pod/second", seconds=120)
+
+
+def test_a_directory_grows_and_is_archived(machines, files):
+    machines.apply(claim("data", "disks", size="1Gi"), machine("data", "data", user=1000))
+    machines.wait("pod/data")
+    machines.sh("data", "echo kept > /disk/file")
+    expand(machines, "data", "2Gi")
+    machines.delete("pod/data")
+    machines.delete("pvc/data")
+    [kept] = wait_for(lambda: list(files.glob("archived-data-*")))
+    assert (kept / "file").read_text() == "kept\n"
+    wait_for(lambda: not [v for v in Kube().get("pv")["items"] if v["spec"]["claimRef"]["name"] == "data"])
+
+
+def test_a_size_that_nothing_holds_is_refused_unless_asked_for(machines):
+    directory("strict")
+    Kube().apply(share("strict", provisioning={}))
+    Kube().wait("lustreshare/strict")
+    machines.apply(claim("strict", "strict"))
+
+    def said():
+        events = machines.get("events")["items"]
+        return [e for e in events if e["involvedObject"]["name"] == "strict" and "advisory" in e["message"]]
+
+    assert wait_for(said)
+    assert machines.get("pvc/strict")["status"]["phase"] == "Pending"
+    machines.delete("pvc/strict")
+    Kube().delete("lustreshare/strict")
+
+
+def test_deleted_claims_leave_nothing(machines, files):
+    for name in ("plain", "second"):
+        machines.delete(f"pod/{name}")
+    for name in ("plain", "device", "alone"):
+        machines.delete(f"pvc/{name}")
+    wait_for(lambda: not [v for v in Kube().get("pv")["items"] if v["spec"]["storageClassName"] == "disks-disks"])
+    assert not [p for p in files.iterdir() if not p.name.startswith(("archived-", ".lb~d"))]
+    Kube().delete("lustreshare/disks")
