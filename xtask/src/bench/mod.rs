@@ -1,4 +1,5 @@
 //! `cargo xtask bench objects`: our server beside others, one run, one file system, one load generator.
+//! `cargo xtask bench csi`: volumes beside the bare system calls.
 
 mod floor;
 mod load;
@@ -9,6 +10,7 @@ mod sigv4;
 mod table;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,6 +28,26 @@ use table::Row;
 pub(crate) enum Bench {
     /// Object servers under load: requests/s, MB/s, latency, CPU per request, memory.
     Objects(Options),
+    /// Volumes: calls/s beside the bare system calls, memory. Needs root.
+    Csi(Csi),
+}
+
+/// Measures the CSI driver.
+#[derive(Args, Clone)]
+pub(crate) struct Csi {
+    /// Where the volumes go. Default: XFS in a file of its own.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl Csi {
+    fn run(&self) -> Result<()> {
+        let disk = Disk::open("bench-csi", self.dir.as_deref())?;
+        println!("volumes on {} ({})", disk.dir().display(), disk.kind());
+        let mut bench = Command::new("cargo");
+        bench.args(["bench", "--package=csi-node", "--bench=csi", "--locked"]);
+        crate::proc::run(bench.current_dir(paths::repo()).env("TMPDIR", disk.dir()))
+    }
 }
 
 /// Measures object servers.
@@ -50,8 +72,10 @@ pub(crate) struct Options {
 
 impl Bench {
     pub(crate) fn main(&self) -> Result<()> {
-        let Self::Objects(options) = self;
-        options.run()
+        match self {
+            Self::Objects(options) => options.run(),
+            Self::Csi(csi) => csi.run(),
+        }
     }
 }
 
