@@ -162,7 +162,10 @@ pub struct Credentials {
 #[serde(rename_all = "camelCase")]
 pub struct LocalReference {
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [rule(
+        "!format.dns1123Subdomain().validate(self).hasValue()",
+        "the name of an object of this namespace must be lower-case letters, digits, '-' and '.', as 'users'",
+    )]))]
     pub name: String,
 }
 

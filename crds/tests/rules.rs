@@ -122,6 +122,11 @@ fn wrong_bridges_are_refused_with_what_would_be_right() {
             (account, json!({ "name": "ä".repeat(129) }), "more than 256 bytes"),
             (account, json!({ "name": "a", "directory": "../b" }), "must be a relative path"),
             (account, json!({ "name": "a", "uid": 5 }), "both uid and gid, or neither"),
+            (
+                "/spec/auth/credentials/secretRef",
+                json!({ "name": "other/users" }),
+                "of this namespace must be",
+            ),
             ("/spec/exposure", json!({ "publicUrl": "ftp://a" }), "scheme, host and port alone"),
             ("/spec/exposure", json!({ "publicUrl": "https://a/b" }), "scheme, host and port alone"),
             ("/spec/exposure/service", json!({ "nodePort": 30000 }), "nodePort needs type NodePort"),

@@ -2,6 +2,7 @@
 
 LB_KUBECTL, LB_HELM and LB_SWIFT are the programs, LB_OBJECT_SERVER hashes keys. LB_SHARES is a directory that the
 cluster's node and these tests both see: shares are made there, so that the tests look at the files themselves.
+LB_XTASK restarts parts of the node; it is empty where the cluster is not the tests' own.
 """
 
 import json
@@ -18,6 +19,14 @@ SYSTEM = "lustre-bridge-system"
 SHARES = pathlib.Path(os.environ["LB_SHARES"])
 HOST = pathlib.Path("/host")
 UID = 1000
+
+
+# Those that disturb the others, in this order, after all of them.
+LAST = ["test_survival.py", "test_install.py"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
 
 
 def run(*command, stdin=None, check=True, env=None, timeout=120):
@@ -47,13 +56,14 @@ def wait_for(what, seconds=60, every=0.2):
 
 
 class Kube:
-    """kubectl in one namespace."""
+    """kubectl in one namespace, as the administrator or as whom `kubeconfig` says."""
 
-    def __init__(self, namespace="default"):
+    def __init__(self, namespace="default", kubeconfig=None):
         self.namespace = namespace
+        self.kubeconfig = kubeconfig or os.environ["KUBECONFIG"]
 
     def __call__(self, *args, check=True, stdin=None, timeout=120):
-        kubectl = (os.environ["LB_KUBECTL"], "--namespace", self.namespace)
+        kubectl = (os.environ["LB_KUBECTL"], "--kubeconfig", self.kubeconfig, "--namespace", self.namespace)
         return run(*kubectl, *args, check=check, stdin=stdin, timeout=timeout)
 
     def apply(self, *objects):
@@ -94,6 +104,19 @@ class Kube:
             return wait_for(so, seconds)
         except AssertionError:
             raise AssertionError(f"{what}: {name} is {self.condition(what, name)}, not {status} {reason}") from None
+
+    def event(self, of, *words, seconds=90):
+        """The message of an event of the object `of` (its name) that has all the words."""
+        seen = []
+
+        def said():
+            seen[:] = [e["message"] for e in self.get("events")["items"] if e["involvedObject"]["name"] == of]
+            return next((m for m in seen if all(w in m for w in words)), None)
+
+        try:
+            return wait_for(said, seconds)
+        except AssertionError:
+            raise AssertionError(f"no event of {of} says {words}: {seen}") from None
 
     def delete(self, what, seconds=60):
         self("delete", what, "--ignore-not-found", f"--timeout={seconds}s", timeout=seconds + 30)

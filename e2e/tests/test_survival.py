@@ -1,8 +1,8 @@
 """What is killed comes back, and nothing acknowledged or mounted is lost. These tests disturb the others: they come last."""
 
-import json
 import os
-import subprocess
+
+import pytest
 
 from conftest import Kube, claim, pod, run, wait_for
 
@@ -26,6 +26,46 @@ def test_pods_keep_their_mounts_while_the_driver_restarts(system, tenant, main_s
     tenant.wait("pod/later")
     assert tenant.sh("later", "cat /steady/file").stdout == "before\nduring\n"
     for what in ("pod/steady", "pod/later", "pvc/steady"):
+        tenant.delete(what)
+
+
+def restart(part):
+    """Kills a part of the node, which is started again."""
+    if not os.environ.get("LB_XTASK"):
+        pytest.skip("not a cluster of the tests' own")
+    run(os.environ["LB_XTASK"], "cluster", "restart", part)
+
+
+def test_pods_keep_their_mounts_while_the_kubelet_restarts(tenant, main_share):
+    tenant.apply(claim("lasting", "main"), pod("lasting", lasting="lasting", share="main"))
+    tenant.wait("pod/lasting")
+    tenant.sh("lasting", "echo before > /lasting/file; echo before > /share/lasting")
+    before = tenant.get("pod/lasting")
+    restart("kubelet")
+    # It comes back to what it left: mounts, and containers that never stopped.
+    wait_for(lambda: tenant.sh("lasting", "true", check=False).returncode == 0)
+    assert tenant.sh("lasting", "cat /lasting/file /share/lasting && echo after >> /lasting/file").stdout == "before\n" * 2
+    tenant.apply(claim("newcomer", "main"), pod("newcomer", lasting="lasting", own="newcomer"))
+    tenant.wait("pod/newcomer", seconds=90)
+    assert tenant.sh("newcomer", "cat /lasting/file; echo new > /own/file").stdout == "before\nafter\n"
+    after = tenant.get("pod/lasting")
+    for state in ("containerID", "restartCount"):
+        [was], [now] = ([s[state] for s in p["status"]["containerStatuses"]] for p in (before, after))
+        assert was == now
+    # A volume that was published by the kubelet before is unpublished by the one after.
+    for what in ("pod/lasting", "pod/newcomer", "pvc/lasting", "pvc/newcomer"):
+        tenant.delete(what)
+
+
+def test_an_api_server_that_restarts_is_found_again(tenant, main_share, main_bridge):
+    restart("kube-apiserver")
+    wait_for(lambda: tenant("get", "--raw=/readyz", check=False).returncode == 0)
+    # Not the service: another one would have another node port.
+    tenant("delete", "networkpolicy", "objects-swift")
+    wait_for(lambda: tenant.get("networkpolicy/objects-swift"), seconds=90)
+    tenant.apply(claim("afterwards", "main"), pod("afterwards", own="afterwards"))
+    tenant.wait("pod/afterwards", seconds=120)
+    for what in ("pod/afterwards", "pvc/afterwards"):
         tenant.delete(what)
 
 
@@ -72,22 +112,3 @@ def test_nothing_is_written_while_nothing_happens(tenant, main_bridge):
     before = versions()
     time.sleep(10)
     assert versions() == before
-
-
-def test_uninstalled_it_leaves_the_definitions_and_the_data(system, tenant, main_share, main_bridge):
-    kube = Kube()
-    (main_share / "physics/kept").write_text("data")
-    for name in [b["metadata"]["name"] for b in tenant.get("swiftbridges")["items"]]:
-        tenant.delete(f"swiftbridge/{name}")
-    for name in [s["metadata"]["name"] for s in kube.get("lustreshares")["items"]]:
-        kube.delete(f"lustreshare/{name}", seconds=90)
-    helm = [os.environ["LB_HELM"], "--kubeconfig", os.environ["KUBECONFIG"]]
-    run(*helm, "uninstall", "lustre-bridge", "--namespace", "lustre-bridge-system", "--wait")
-    for kind in ("clusterroles", "clusterrolebindings", "csidrivers", "storageclasses", "pv"):
-        left = [o["metadata"]["name"] for o in kube.get(kind)["items"]]
-        assert not [n for n in left if "lustre" in n or n == "main"], f"{kind}: {left}"
-    # Its pods take their time to stop.
-    wait_for(lambda: system.get("pods,deployments,daemonsets,services")["items"] == [])
-    names = {c["metadata"]["name"] for c in kube.get("crd")["items"]}
-    assert {"lustreshares.lustre-bridge.io", "swiftbridges.lustre-bridge.io"} <= names
-    assert (main_share / "physics/kept").read_text() == "data"

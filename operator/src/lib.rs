@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod apply;
 pub mod bridge;
+pub mod check;
 pub mod child;
 pub mod cluster;
 pub mod labels;

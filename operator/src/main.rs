@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use operator::Settings;
 use operator::admin::Admin;
+use operator::check;
 use operator::lease::Election;
 use operator::metrics::Metrics;
 use operator::run::Operator;
@@ -38,6 +39,29 @@ struct Arguments {
     /// Write log lines as JSON.
     #[arg(long)]
     json: bool,
+    /// To ask something once, instead.
+    #[command(subcommand)]
+    check: Option<Check>,
+}
+
+/// What is asked once.
+#[derive(Subcommand)]
+enum Check {
+    /// Whether every part in the namespace runs.
+    CheckInstall,
+    /// Whether no LustreShare and no SwiftBridge would be left behind.
+    CheckUninstall,
+}
+
+impl Check {
+    async fn ask(&self, namespace: &str) -> Result<()> {
+        let client = client().await?;
+        match self {
+            Self::CheckInstall => check::install(&client, namespace).await?,
+            Self::CheckUninstall => check::uninstall(&client).await?,
+        }
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
@@ -53,11 +77,14 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn run(arguments: Arguments) -> Result<()> {
     log(arguments.json);
+    if let Some(check) = arguments.check {
+        return check.ask(&arguments.namespace).await;
+    }
     let metrics = Metrics::new();
     let admin = Admin { metrics: Arc::clone(&metrics), ready: Arc::default() };
     let ready = Arc::clone(&admin.ready);
     let listener = listen(arguments.admin_listen).await?;
-    let client = kube::Client::try_default().await.context("cannot find the API server")?;
+    let client = client().await?;
     let mut election = Election::new(client.clone(), &arguments.namespace, &identity());
     let claim = election.claim();
     let settings = Settings {
@@ -87,6 +114,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     tracing::info!("stopping");
     election.release().await;
     Ok(())
+}
+
+async fn client() -> Result<kube::Client> {
+    kube::Client::try_default().await.context("cannot find the API server")
 }
 
 fn log(json: bool) {

@@ -56,7 +56,10 @@ impl Options {
             (Some(cluster), kubeconfig)
         };
         let server = build::existing(paths::target().join("debug/object-server"))?;
+        // A cluster of somebody else's is not disturbed.
+        let restart = own.as_ref().map(|cluster| cluster.0.program()).unwrap_or_default();
         let env = [
+            ("LB_XTASK", restart.display().to_string()),
             ("KUBECONFIG", kubeconfig.display().to_string()),
             ("LB_KUBECTL", kubectl()?.display().to_string()),
             ("LB_HELM", helm()?.display().to_string()),

@@ -78,7 +78,7 @@ pub(crate) fn demo() -> Result<()> {
     let start = Instant::now();
     apply(&cluster, &example.yaml())?;
     let limit = Duration::from_mins(2);
-    for what in ["lustreshare/demo", "swiftbridge/demo"] {
+    for what in ["lustreshare/demo", "swiftbridge/demo", "pod/job"] {
         let timeout = format!("--timeout={}s", limit.as_secs());
         let ready = ["wait", "--namespace=demo", "--for=condition=Ready", what, &timeout];
         proc::output(cluster.kubectl()?.args(ready))?;
@@ -183,25 +183,23 @@ fn introduce(cluster: &Cluster, share: &Path, key: &str) -> Result<()> {
     let port = "jsonpath={.spec.ports[0].nodePort}";
     let get = ["get", "service/demo-swift", "--namespace=demo", "-o", port];
     let url = format!("http://{ADDRESS}:{}", proc::output(cluster.kubectl()?.args(get))?);
-    let swift = paths::cache().join("python/bin/swift");
+    let programs = paths::cache().join("python/bin");
     println!(
         "\nexport KUBECONFIG={}\nexport PATH={}:$PATH\n\
          export ST_AUTH={}/auth/v1.0 ST_USER=demo:demo ST_KEY={key}\n\n\
          kubectl get lustreshares,swiftbridges -A\n\
          kubectl describe lustreshare demo\n\n\
          An upload is a file that the pod reads:\n\
-         \x20 {} upload photos README.md\n\
+         \x20 swift upload photos README.md\n\
          \x20 kubectl exec -n demo job -- ls -l /share/AUTH_demo/photos\n\
          A file that the pod writes is an object:\n\
          \x20 kubectl exec -n demo job -- sh -c 'mkdir -p /share/AUTH_demo/data && id > /share/AUTH_demo/data/id'\n\
-         \x20 {} download data id -o -\n\n\
+         \x20 swift download data id -o -\n\n\
          Everything is beneath {} on this machine.\n\
          cargo xtask cluster down stops it and leaves nothing but that.",
         cluster.kubeconfig().display(),
-        swift.parent().unwrap_or(&swift).display(),
+        programs.display(),
         url,
-        swift.display(),
-        swift.display(),
         share.display(),
     );
     Ok(())

@@ -7,6 +7,7 @@ mod files;
 mod init;
 mod pki;
 mod programs;
+mod restart;
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -44,6 +45,11 @@ pub(crate) enum Action {
     Down,
     /// Say whether it runs.
     Status,
+    /// Kill a part of the node, such as kubelet or kube-apiserver, and wait until it was started again.
+    Restart {
+        /// The program's name.
+        part: String,
+    },
 }
 
 /// A Kubernetes of one node on this machine.
@@ -56,7 +62,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn main(&self) -> Result<()> {
         let cluster = Cluster::here();
-        match self.action {
+        match &self.action {
             Action::Up => {
                 if cluster.alive() {
                     println!("the cluster runs already");
@@ -72,6 +78,7 @@ impl Options {
             }
             Action::Down => cluster.down()?,
             Action::Status => cluster.status()?,
+            Action::Restart { part } => restart::restart(&cluster, part)?,
         }
         Ok(())
     }
@@ -99,6 +106,11 @@ impl Cluster {
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.dir.join("admin.kubeconfig")
+    }
+
+    /// A copy of this program: that may be built anew while the node runs, or while we do.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.dir.join("xtask")
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -206,8 +218,7 @@ impl Cluster {
             }
         };
         cmd.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL"]);
-        // A copy: the program itself may be built anew while the node runs, or while we do.
-        let init = self.dir.join("xtask");
+        let init = self.program();
         fs::copy("/proc/self/exe", &init)?;
         cmd.arg("--mount-proc").arg(init).args(["init", "--dir"]).arg(&self.dir);
         cmd.arg("--programs").arg(programs);
