@@ -272,7 +272,7 @@ fn is_block(target: &Target) -> bool {
 
 /// Whether the node of the device `number` is mounted anywhere other than at `target`.
 fn is_elsewhere(number: u64, target: &Target) -> io::Result<bool> {
-    Ok(points_of(number)?.iter().any(|point| point != target.path()))
+    Ok(!target.others(points_of(number)?).is_empty())
 }
 
 /// Where the node of the device `number` is mounted.

@@ -17,7 +17,7 @@ use crate::parameters::Disk;
 use crate::path::SubPath;
 use crate::tree::{Made, Owner, Tree, own};
 
-/// The file, as KubeVirt looks for it.
+/// The file, as `KubeVirt` looks for it.
 pub const FILE: &str = "disk.img";
 
 /// A disk has whole blocks of this many bytes.

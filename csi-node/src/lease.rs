@@ -129,11 +129,11 @@ impl Leases {
 
     /// Locks the lease, made when it is missing; an error if another node has the lock.
     fn lock(store: &Store, directory: BorrowedFd<'_>, id: &VolumeId) -> Result<(File, Lease), Error> {
-        let looked = || format!("cannot open the lease of volume {id}");
+        let tried = || format!("cannot open the lease of volume {id}");
         loop {
-            let file = open_or_make(store, directory, &id.uuid).map_err(Error::io(looked()))?;
+            let file = open_or_make(store, directory, &id.uuid).map_err(Error::io(tried()))?;
             let locked = sys::lock(file.as_fd(), Lock::Exclusive).map_err(no_locks)?;
-            let lease = read(&file).map_err(Error::io(looked()))?;
+            let lease = read(&file).map_err(Error::io(tried()))?;
             if !locked {
                 return Err(taken(id, &lease));
             }

@@ -24,7 +24,11 @@ const STACKED: usize = 64;
 
 /// A target path that may be one.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Target(PathBuf);
+pub struct Target {
+    path: PathBuf,
+    /// All targets of this node lie beneath it, where it is known.
+    within: Option<PathBuf>,
+}
 
 impl Target {
     /// An absolute path in normal form, beneath `within` if that is given.
@@ -43,20 +47,29 @@ impl Target {
         if let Some(within) = within.filter(|within| !path.starts_with(within)) {
             return Err(Error::Invalid(format!("{field} {text:?} is not beneath {}", within.display())));
         }
-        Ok(Target(path.into()))
+        Ok(Target { path: path.into(), within: within.map(Into::into) })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Those of `points` that are targets too, but others. What is mounted elsewhere is how the host has its mounts.
+    pub(crate) fn others(&self, points: Vec<PathBuf>) -> Vec<PathBuf> {
+        let mut others = points;
+        others.retain(|point| {
+            *point != self.path && self.within.as_ref().is_none_or(|within| point.starts_with(within))
+        });
+        others
     }
 
     /// Whether a directory, or what is mounted on one, is there.
     pub fn is_directory(&self) -> bool {
-        fs::symlink_metadata(&self.0).is_ok_and(|is| is.is_dir())
+        fs::symlink_metadata(&self.path).is_ok_and(|is| is.is_dir())
     }
 
     fn bytes(&self) -> &[u8] {
-        self.0.as_os_str().as_bytes()
+        self.path.as_os_str().as_bytes()
     }
 
     /// The directory, or the root of what is mounted on it.
@@ -71,7 +84,7 @@ impl Target {
 
     fn open_path(&self, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, &*self.0, flags, Mode::empty()))?)
+        Ok(rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, &*self.path, flags, Mode::empty()))?)
     }
 
     /// The empty file that [`make_file`](Target::make_file) made, or what is mounted on it.
@@ -87,16 +100,16 @@ impl Target {
     }
 
     fn make(&self) -> Result<(), Error> {
-        match fs::DirBuilder::new().mode(0o750).create(&self.0) {
+        match fs::DirBuilder::new().mode(0o750).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::Io(format!("cannot make the target {}", self.0.display()), error))
+                Err(Error::Io(format!("cannot make the target {}", self.path.display()), error))
             }
             _ => Ok(()),
         }
     }
 
     pub(crate) fn make_file(&self) -> Result<(), Error> {
-        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0) {
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::Io(format!("cannot make the target {self}"), error))
             }
@@ -107,7 +120,7 @@ impl Target {
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.display().fmt(f)
+        self.path.display().fmt(f)
     }
 }
 
@@ -199,7 +212,7 @@ pub fn unpublish(target: &Target) -> Result<(), Error> {
             break;
         }
     }
-    match fs::remove_dir(&target.0) {
+    match fs::remove_dir(&target.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(target),
         // Never more than an empty directory: what is in it is not ours.
@@ -209,12 +222,12 @@ pub fn unpublish(target: &Target) -> Result<(), Error> {
 
 fn remove_file(target: &Target) -> Result<(), Error> {
     let tried = || Error::io(format!("cannot remove the file {target}"));
-    let is = fs::symlink_metadata(&target.0).map_err(tried())?;
+    let is = fs::symlink_metadata(&target.path).map_err(tried())?;
     if !is.is_file() || is.len() > 0 {
         // Nor more than an empty file.
         return Err(Error::Precondition(format!("{target} is no directory and no empty file: not removed")));
     }
-    fs::remove_file(&target.0).map_err(tried())
+    fs::remove_file(&target.path).map_err(tried())
 }
 
 /// That `path` is where the directory `volume` is mounted.

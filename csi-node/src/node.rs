@@ -243,7 +243,7 @@ fn is_leased(record: &Record, how: Use) -> bool {
 fn check_alone(directory: BorrowedFd<'_>, target: &Target) -> Result<(), Error> {
     let points =
         mountinfo::points(directory).map_err(Error::io("cannot look where the volume is mounted"))?;
-    match points.iter().find(|point| *point != target.path()) {
+    match target.others(points).first() {
         Some(other) => Err(Error::Precondition(format!(
             "the volume is for one pod (ReadWriteOncePod), and is published at {} already",
             other.display()

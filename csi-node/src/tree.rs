@@ -29,7 +29,7 @@ impl Owner {
     /// Where nothing else is said.
     pub const DEFAULT: Owner = Owner { uid: 0, gid: 0, mode: 0o2770 };
 
-    /// QEMU's, as KubeVirt runs it: user and group 107.
+    /// QEMU's, as `KubeVirt` runs it: user and group 107.
     pub const QEMU: Owner = Owner { uid: 107, gid: 107, mode: 0o770 };
 
     /// Of directories on the way to others: the driver's, so that nobody else can exchange what lies below them.

@@ -25,7 +25,7 @@ fn block(mode: Mode) -> VolumeCapability {
 fn disk(name: &str, parameters: &[(&str, &str)]) -> CreateVolumeRequest {
     let class = [&[("type", "disk"), ("uid", "0"), ("gid", "0")], parameters].concat();
     CreateVolumeRequest {
-        capacity_range: Some(CapacityRange { required_bytes: 8 * MI - 1, limit_bytes: 0 }),
+        capacity_range: Some(bytes(8 * MI - 1)),
         volume_capabilities: vec![block(Mode::SingleNodeWriter), capability(Mode::SingleNodeWriter)],
         ..with(name, &class)
     }
@@ -35,8 +35,8 @@ fn at(id: &str, target: &str, how: VolumeCapability) -> NodePublishVolumeRequest
     NodePublishVolumeRequest { volume_capability: Some(how), ..publish(id, target) }
 }
 
-fn grow(bytes: i64) -> Option<CapacityRange> {
-    Some(CapacityRange { required_bytes: bytes, limit_bytes: 0 })
+fn bytes(required_bytes: i64) -> CapacityRange {
+    CapacityRange { required_bytes, limit_bytes: 0 }
 }
 
 #[tokio::test]
@@ -73,15 +73,15 @@ async fn a_disk_is_a_file_in_a_directory_and_a_block_device() {
 
     let expand = ControllerExpandVolumeRequest {
         volume_id: id.clone(),
-        capacity_range: grow(16 * MI),
+        capacity_range: Some(bytes(16 * MI)),
         ..ControllerExpandVolumeRequest::default()
     };
     let grown = driver.controller().await.controller_expand_volume(expand).await.unwrap().into_inner();
     assert_eq!((grown.capacity_bytes, grown.node_expansion_required), (16 * MI, true));
-    let expand = |bytes| NodeExpandVolumeRequest {
+    let expand = |required| NodeExpandVolumeRequest {
         volume_id: id.clone(),
         volume_path: device.clone(),
-        capacity_range: grow(bytes),
+        capacity_range: Some(bytes(required)),
         ..NodeExpandVolumeRequest::default()
     };
     driver.node().await.node_expand_volume(expand(16 * MI)).await.unwrap();
@@ -117,7 +117,7 @@ async fn a_directory_is_no_block_device() {
     let block_directory =
         CreateVolumeRequest { volume_capabilities: vec![block(Mode::SingleNodeWriter)], ..with("b", &[]) };
     assert_eq!(driver.create(block_directory).await.unwrap_err().code(), Code::InvalidArgument);
-    let sized = CreateVolumeRequest { capacity_range: grow(MI), ..with("s", &[]) };
+    let sized = CreateVolumeRequest { capacity_range: Some(bytes(MI)), ..with("s", &[]) };
     let refused = driver.create(sized).await.unwrap_err();
     assert!(refused.code() == Code::InvalidArgument && refused.message().contains("advisory"), "{refused}");
 }

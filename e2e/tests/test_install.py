@@ -60,7 +60,7 @@ def test_plain_manifests_install_the_same(system, tenant):
     for what in ("deploy/lustre-bridge-operator", "deploy/lustre-bridge-csi-controller", "ds/lustre-bridge-csi-node"):
         system("rollout", "status", what, "--timeout=120s", timeout=150)
     path = directory("plain")
-    kube.apply(share("plain", access=[{"namespace": "tenant", "subPath": "x"}], provisioning={"reclaimPolicy": "Delete"}))
+    kube.apply(share("plain", access=[{"namespace": "tenant", "subPath": "x"}], provisioning={"reclaimPolicy": "Delete", "quota": "Advisory"}))
     kube.wait("lustreshare/plain")
     tenant.apply(claim("plain-claim", "plain"), pod("plain", granted="plain", claimed="plain-claim"))
     tenant.wait("pod/plain", seconds=90)

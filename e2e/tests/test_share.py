@@ -54,7 +54,7 @@ def test_a_grant_is_a_claim_that_is_there(tenant, main_share):
 def test_a_whole_share_does_not_show_the_drivers_records(tenant):
     path = directory("whole")
     kube = Kube()
-    kube.apply(share("whole", access=[{"namespace": "tenant"}], provisioning={}))
+    kube.apply(share("whole", access=[{"namespace": "tenant"}], provisioning={"quota": "Advisory"}))
     kube.wait("lustreshare/whole")
     tenant.apply(claim("in-whole", "whole"), pod("whole", whole="whole", volume="in-whole"))
     tenant.wait("pod/whole")

@@ -70,7 +70,7 @@ def whole(tenant):
     path = directory("tenants-own")
     os.chown(path, UID, UID)
     kube = Kube()
-    kube.apply(share("tenants-own", access=[{"namespace": "tenant"}], provisioning={}))
+    kube.apply(share("tenants-own", access=[{"namespace": "tenant"}], provisioning={"quota": "Advisory"}))
     kube.wait("lustreshare/tenants-own")
     yield path
     for volume in kube.get("pv")["items"]:
