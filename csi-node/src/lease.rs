@@ -60,9 +60,9 @@ pub struct Leases {
 }
 
 /// A lock, which is there as long as its file is open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
-    file: File,
+    file: Arc<File>,
     epoch: u64,
 }
 
@@ -111,19 +111,20 @@ impl Leases {
         };
         self.beat(store)?;
         write(&file, &mine).map_err(Error::io(format!("cannot write the lease of volume {id}")))?;
-        self.held().insert(id.clone(), Held { file, epoch: mine.epoch });
+        self.held().insert(id.clone(), Held { file: file.into(), epoch: mine.epoch });
         Ok(())
     }
 
     /// Whether this node has it; an error if another took it since.
     fn has(&self, id: &VolumeId) -> Result<bool, Error> {
-        let mut held = self.held();
-        let Some(mine) = held.get(id) else { return Ok(false) };
+        // Not kept while the share is asked: it may not answer.
+        let mine = self.held().get(id).cloned();
+        let Some(mine) = mine else { return Ok(false) };
         let now = read(&mine.file).map_err(Error::io(format!("cannot read the lease of volume {id}")))?;
         if now.epoch == mine.epoch && *now.node == *self.node {
             return Ok(true);
         }
-        held.remove(id);
+        self.held().remove(id);
         Err(taken(id, &now))
     }
 
@@ -170,21 +171,23 @@ impl Leases {
     /// Gives a lease back, if this node has it.
     pub fn release(&self, store: &Store, id: &VolumeId) -> Result<(), Error> {
         let written = |error| Error::Io(format!("cannot give the lease of volume {id} back"), error);
-        let held = self.held().remove(id);
+        let held = self.held().get(id).map(|held| Arc::clone(&held.file));
         let file = match held {
-            Some(held) => held.file,
+            Some(file) => file,
             // The driver was restarted, and has not taken it again.
             None => match existing(store, &id.uuid).map_err(written)? {
-                Some(file) if sys::lock(file.as_fd(), Lock::Exclusive).map_err(no_locks)? => file,
+                Some(file) if sys::lock(file.as_fd(), Lock::Exclusive).map_err(no_locks)? => file.into(),
                 _ => return Ok(()),
             },
         };
         let lease = read(&file).map_err(written)?;
-        if *lease.node != *self.node {
-            return Ok(());
+        if *lease.node == *self.node {
+            let free = Lease { node: String::new(), boot: String::new(), ..lease };
+            write(&file, &free).map_err(written)?;
         }
-        let free = Lease { node: String::new(), boot: String::new(), ..lease };
-        write(&file, &free).map_err(written)
+        // The lock goes last, and only once the lease says so.
+        self.held().remove(id);
+        Ok(())
     }
 
     /// Whether this node may have the lease of a volume, as far as it is known yet.
@@ -232,7 +235,7 @@ impl Leases {
         }
         let locked = sys::lock(file.as_fd(), Lock::Exclusive).map_err(no_locks)?;
         if locked {
-            self.held().insert(id.clone(), Held { file, epoch: lease.epoch });
+            self.held().insert(id.clone(), Held { file: file.into(), epoch: lease.epoch });
         }
         Ok(locked)
     }

@@ -81,25 +81,27 @@ impl Node {
         share.check_node(&self.here.id)?;
         // Volumes of one pod are published at once, also the same one twice: it is the target that is one's own.
         let guard = self.locks.take(&request.target_path)?;
+        let alone = (how.nodes == Nodes::OnePod).then(|| self.locks.take(&request.volume_id)).transpose()?;
         let others = self.shares.all()?;
         let (here, of) = (Arc::clone(&self.here), Arc::clone(&share));
         let job = move |tree: &Tree| {
-            let _guard = guard;
+            let _guards = (guard, alone);
             let (record, directory) = open(tree, &id)?;
             let how = how_to_use(&record, how)?;
             if how.nodes == Nodes::OnePod {
                 check_alone(directory.as_fd(), &target)?;
             }
-            if is_leased(&record, how) {
-                here.leases.take(&tree.make_store()?, &id)?;
+            if !is_leased(&record, how) {
+                return show(&here, &record, directory.as_fd(), &target, how, &nested(&of, &record, &others));
             }
-            let reads_only = how.access == Access::ReadOnly;
-            if how.block {
-                let disk = disk::open(directory.as_fd(), !reads_only)?;
-                return block::publish(disk.as_fd(), &target, reads_only, &here.devices);
+            let store = tree.make_store()?;
+            here.leases.take(&store, &id)?;
+            let shown = show(&here, &record, directory.as_fd(), &target, how, &nested(&of, &record, &others));
+            // Nobody may come to unpublish what was never published.
+            if shown.is_err() && !is_used(&record, directory.as_fd(), &here)? {
+                here.leases.release(&store, &id)?;
             }
-            let nested = nested(&of, &record, &others);
-            mounts::publish(directory.as_fd(), &target, reads_only, &nested)
+            shown
         };
         share.run(job).await.map(|()| NodePublishVolumeResponse {})
     }
@@ -193,6 +195,23 @@ impl Node {
         };
         Ok(NodeGetVolumeStatsResponse { usage: share.run(job).await?, volume_condition: None })
     }
+}
+
+/// Mounts a volume, or its device.
+fn show(
+    here: &Here,
+    record: &Record,
+    directory: BorrowedFd<'_>,
+    target: &Target,
+    how: Use,
+    nested: &[String],
+) -> Result<(), Error> {
+    let reads_only = how.access == Access::ReadOnly || record.read_only;
+    if !how.block {
+        return mounts::publish(directory, target, reads_only, nested);
+    }
+    let disk = disk::open(directory, !reads_only)?;
+    block::publish(disk.as_fd(), target, reads_only, &here.devices)
 }
 
 /// A volume's record, and its directory as that says.

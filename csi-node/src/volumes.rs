@@ -71,14 +71,15 @@ fn check_possible(tree: &Tree, wanted: &Wanted) -> Result<(), Error> {
     wanted.capacity.check_fits(total)?;
     // A disk is as large as its file.
     let held = wanted.what != What::Directory || wanted.capacity.bytes() == 0;
-    if wanted.size == Size::Enforced && !held {
-        return Err(Error::Invalid(
-            "the share's file system cannot hold a directory to a size and show it: the class needs quota: advisory \
-             (the size is written down, and nothing holds to it), or type: disk"
-                .into(),
-        ));
-    }
-    Ok(())
+    if wanted.size == Size::Enforced && !held { Err(not_held()) } else { Ok(()) }
+}
+
+fn not_held() -> Error {
+    Error::Invalid(
+        "the share's file system cannot hold a directory to a size and show it: the class needs quota: advisory \
+         (the size is written down, and nothing holds to it), or type: disk"
+            .into(),
+    )
 }
 
 fn make(tree: &Tree, wanted: &Wanted, bytes: u64) -> Result<Made, Error> {
@@ -166,6 +167,9 @@ pub fn expand(tree: &Tree, uuid: &Uuid, capacity: Capacity) -> Result<Record, Er
         } else {
             Err(Error::Range(format!("the volume has {} bytes, and cannot become smaller", record.capacity)))
         };
+    }
+    if record.type_ == Type::Directory && record.size == Size::Enforced {
+        return Err(not_held());
     }
     let total = lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"))?.total;
     capacity.check_fits(total)?;

@@ -160,6 +160,13 @@ async fn two_nodes_never_write_to_one_disk() {
     other.publish(at(&id, &there, capability(Mode::MultiNodeMultiWriter))).await.unwrap();
     other.unpublish(&id, &there).await.unwrap();
 
+    // What could not be published is not kept either.
+    let occupied = other.target("occupied");
+    fs::create_dir(&occupied).unwrap();
+    one.unpublish(&id, &target).await.unwrap();
+    assert!(other.publish(writes(&occupied)).await.is_err());
+    one.publish(writes(&target)).await.unwrap();
+
     // A restart gives nothing away, and what is mounted stays.
     one.process.kill().unwrap();
     one.process.wait().unwrap();
@@ -181,6 +188,7 @@ async fn two_nodes_never_write_to_one_disk() {
     assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("node n2"), "{refused}");
     // In order, it goes from one to the other at once.
     other.unpublish(&id, &there).await.unwrap();
+    one.unpublish(&id, &target).await.unwrap();
     one.publish(writes(&target)).await.unwrap();
     one.unpublish(&id, &target).await.unwrap();
     let lease = fs::read_dir(one.share(".lb~dcsi/leases")).unwrap().next().unwrap().unwrap();

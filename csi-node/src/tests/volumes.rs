@@ -227,7 +227,8 @@ fn a_size_that_nothing_holds_has_to_be_asked_for() {
     assert!(error.to_string().contains("quota: advisory"), "{error}");
     assert!(!place.path("v").exists());
     // There is nothing to hold.
-    create(&place.tree, &enforced(0)).unwrap();
+    let (uuid, _) = create(&place.tree, &enforced(0)).unwrap();
+    assert_eq!(expand(&place.tree, &uuid, Capacity::exactly(1)).unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[test]
