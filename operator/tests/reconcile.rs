@@ -34,6 +34,38 @@ fn understood(config: &Value) -> Config {
 }
 
 #[tokio::test]
+async fn disks_have_a_class_of_their_own_and_a_class_that_changes_is_made_anew() {
+    let cluster = Cluster::new(&[]);
+    let provisioning = json!({
+        "quota": "Advisory", "onDelete": "Archive", "virtualMachineDisks": { "allocation": "Thick" },
+    });
+    cluster.put(&share("projects", &json!({ "provisioning": provisioning })));
+    cluster.settle().await;
+    let parameters = |name| cluster.server.get("storageclasses", "", name).unwrap()["parameters"].clone();
+    assert_eq!(parameters("projects")["quota"], "advisory");
+    assert_eq!(
+        parameters("projects-disks"),
+        json!({
+            "share": "projects", "directoryTemplate": "${pvc.namespace}/${pvc.name}-${pv.name}",
+            "type": "disk", "allocation": "thick", "onDelete": "archive",
+        })
+    );
+    // The API server changes no parameters.
+    cluster.server.take_writes();
+    cluster.server.fail(Fault { on: "PATCH /apis/storage.k8s.io/v1/storageclasses", code: 422, times: 1 });
+    cluster.server.change("lustreshares", "", "projects", |share| {
+        share["spec"]["provisioning"]["virtualMachineDisks"] = json!({ "storageClassName": "vm" });
+        share["spec"]["provisioning"]["quota"] = json!("Enforced");
+    });
+    cluster.settle().await;
+    assert_eq!(parameters("projects")["quota"], "enforced");
+    assert_eq!(parameters("vm")["allocation"], "thin");
+    assert!(cluster.server.get("storageclasses", "", "projects-disks").is_none());
+    let deleted = "DELETE /apis/storage.k8s.io/v1/storageclasses/projects";
+    assert!(cluster.server.take_writes().contains(&deleted.to_owned()));
+}
+
+#[tokio::test]
 async fn a_share_becomes_volumes_claims_and_a_storage_class() {
     let cluster = Cluster::new(&["team-a", "team-b", "other"]);
     cluster.put(&share(
@@ -56,9 +88,10 @@ async fn a_share_becomes_volumes_claims_and_a_storage_class() {
         class["parameters"],
         json!({
             "share": "projects", "directoryTemplate": "${pvc.namespace}/${pvc.name}-${pv.name}",
-            "uid": "2000", "gid": "2001", "mode": "2770",
+            "uid": "2000", "gid": "2001", "mode": "2770", "quota": "enforced", "onDelete": "remove",
         })
     );
+    assert_eq!(class["allowVolumeExpansion"], true);
     let volumes = cluster.server.all("persistentvolumes");
     let read_only = volumes.iter().find(|volume| volume["spec"]["csi"]["readOnly"] == true).unwrap();
     assert_eq!(read_only["spec"]["claimRef"]["name"], "reading");
