@@ -151,12 +151,15 @@ async fn serve_csi(config: &Config, parts: &Parts, stop: CancellationToken) -> R
 /// hangs stops no other.
 async fn keep_leases(shares: Shares, here: Arc<Here>, stop: CancellationToken) {
     let locks = Locks::default();
-    while tokio::time::timeout(lease::BEAT, stop.cancelled()).await.is_err() {
+    loop {
         for share in shares.all().unwrap_or_default() {
             let Ok(guard) = locks.take(&share.name) else { continue };
             if share.check_node(&here.id).is_ok() {
                 tokio::spawn(keep_leases_of(share, Arc::clone(&here), guard));
             }
+        }
+        if tokio::time::timeout(lease::BEAT, stop.cancelled()).await.is_ok() {
+            return;
         }
     }
 }
@@ -165,9 +168,12 @@ async fn keep_leases_of(share: Arc<Share>, here: Arc<Here>, guard: Guard) {
     let name = share.name.clone();
     let job = move |tree: &Tree| {
         let _guard = guard;
-        let Some(store) = tree.store()? else { return Ok(()) };
-        here.leases.recover(&store, &name)?;
-        if here.leases.any_of(&name) { here.leases.beat(&store) } else { Ok(()) }
+        let store = tree.store()?;
+        here.leases.recover(store.as_ref(), &name)?;
+        match store {
+            Some(store) if here.leases.any_of(&name) => here.leases.beat(&store),
+            _ => Ok(()),
+        }
     };
     if let Err(error) = share.run(job).await {
         tracing::debug!(share = share.name, %error, "no sign of life on the share");

@@ -201,14 +201,12 @@ impl Leases {
 
     /// After a restart, once: takes again what this node had, unless it was booted since, when nothing is mounted any
     /// more.
-    pub fn recover(&self, store: &Store, share: &str) -> Result<(), Error> {
+    pub fn recover(&self, store: Option<&Store>, share: &str) -> Result<(), Error> {
         if self.recovered(share) {
             return Ok(());
         }
         let mut all = true;
-        let directory = store.part(LEASES)?;
-        let listed = directory.iter().map(|leases| names(leases.as_fd())).collect::<Result<Vec<_>, _>>();
-        for uuid in listed.map_err(Error::io("cannot list the leases"))?.into_iter().flatten() {
+        for (store, uuid) in store.map_or_else(|| Ok(Vec::new()), leases)? {
             let id = VolumeId { share: share.into(), uuid };
             all &= self.recover_one(store, &id).unwrap_or_else(|error| {
                 tracing::warn!(volume = %id, %error, "a lease of this node is not taken again");
@@ -337,6 +335,13 @@ fn sign_of(store: &Store, node: &str) -> Result<Vec<u8>, Error> {
     let len = file.read_at(&mut bytes, 0).map_err(looked())?;
     bytes.truncate(len);
     Ok(bytes)
+}
+
+/// All leases of a share.
+fn leases(store: &Store) -> Result<Vec<(&Store, Uuid)>, Error> {
+    let Some(directory) = store.part(LEASES)? else { return Ok(Vec::new()) };
+    let names = names(directory.as_fd()).map_err(Error::io("cannot list the leases"))?;
+    Ok(names.into_iter().map(|uuid| (store, uuid)).collect())
 }
 
 fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<Uuid>> {

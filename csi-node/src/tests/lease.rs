@@ -63,7 +63,7 @@ fn a_dead_node_is_outwaited_and_publishes_no_more() {
     let next = Leases::new("next", GRACE);
     next.take(&place.store, &id()).unwrap();
     let back = Leases::new("dead", GRACE);
-    back.recover(&place.store, "s").unwrap();
+    back.recover(Some(&place.store), "s").unwrap();
     assert!(refused(back.take(&place.store, &id())).contains("node next (epoch 2)"));
 }
 
@@ -79,7 +79,7 @@ fn a_restarted_driver_takes_its_leases_again_before_others_do() {
         let node = Leases::new("node", GRACE);
         // The one who waits looks in now and then, and has the lock in that moment.
         while !node.any_of("s") {
-            node.recover(&place.store, "s").unwrap();
+            node.recover(Some(&place.store), "s").unwrap();
         }
         assert!(refused(waiting.join().unwrap()).contains("node node (epoch 1)"));
         node.take(&place.store, &id()).unwrap();
@@ -116,7 +116,7 @@ fn what_was_leased_before_a_boot_is_free() {
     before.take(&place.store, &id()).unwrap();
     drop(before);
     let node = Leases::new("node", GRACE);
-    node.recover(&place.store, "s").unwrap();
+    node.recover(Some(&place.store), "s").unwrap();
     assert!(!node.any_of("s"));
     // Nobody has to be outwaited.
     Leases::new("other", Duration::from_mins(10)).take(&place.store, &id()).unwrap();
