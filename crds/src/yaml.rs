@@ -29,15 +29,14 @@ pub fn schema(definition: &Value) -> &Value {
 
 fn definition<K: CustomResourceExt>(name_rule: &Value) -> Value {
     let mut definition = json!(K::crd());
+    // With the definitions would go every share and bridge: uninstalling a chart leaves them.
+    definition["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     schema[RULES] = json!([name_rule]);
     if let Some(conditions) = schema.pointer_mut("/properties/status/properties/conditions/items") {
         *conditions = condition();
     }
     known_words(schema);
-    // With the definitions would go every share and bridge: uninstalling a chart leaves them.
-    definition["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
-    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     schema.as_object_mut().map(|schema| schema.remove("title"));
     definition
 }

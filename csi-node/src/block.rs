@@ -115,8 +115,7 @@ impl Held {
     /// The device of `image`: found, or attached and proven.
     fn of(image: BorrowedFd<'_>, disk: &Stat, read_only: bool, dev: &Path) -> Result<Held, Error> {
         for _ in 0..TRIES {
-            let found = sys::loop_find(dev, image, kept(read_only));
-            let Some(found) = found.map_err(Error::io("cannot look for the disk's loop device"))? else {
+            let Some(found) = find(image, read_only, dev)? else {
                 return Held::attach(image, disk, read_only, dev);
             };
             let held = Held::take(found);
@@ -204,26 +203,26 @@ fn grow(device: &LoopDevice, disk: &Stat) -> Result<(), Error> {
 /// Makes the devices that `image` has on this node as large as it is now.
 pub fn expand(image: BorrowedFd<'_>, dev: &Path) -> Result<(), Error> {
     let disk = check_image(image)?;
-    for read_only in [false, true] {
-        let found = sys::loop_find(dev, image, kept(read_only));
-        if let Some(device) = found.map_err(Error::io("cannot look for the disk's loop device"))? {
-            grow(&device, &disk)?;
-        }
-    }
-    Ok(())
+    devices(image, dev)?.iter().try_for_each(|device| grow(device, &disk))
 }
 
 /// Where the raw disk `image` is shown as a block device.
 pub fn points(image: BorrowedFd<'_>, dev: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut points = Vec::new();
-    for read_only in [false, true] {
-        let found = sys::loop_find(dev, image, kept(read_only));
-        if let Some(device) = found.map_err(Error::io("cannot look for the disk's loop device"))? {
-            points
-                .extend(points_of(device.number()).map_err(Error::io("cannot look for the disk's targets"))?);
-        }
+    for device in devices(image, dev)? {
+        points.extend(points_of(device.number()).map_err(Error::io("cannot look for the disk's targets"))?);
     }
     Ok(points)
+}
+
+/// The devices that `image` has on this node: to write, and to read only.
+fn devices(image: BorrowedFd<'_>, dev: &Path) -> Result<Vec<LoopDevice>, Error> {
+    let found = [false, true].into_iter().map(|read_only| find(image, read_only, dev));
+    Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+fn find(image: BorrowedFd<'_>, read_only: bool, dev: &Path) -> Result<Option<LoopDevice>, Error> {
+    sys::loop_find(dev, image, kept(read_only)).map_err(Error::io("cannot look for the disk's loop device"))
 }
 
 /// That `image` is shown at `path`, and how many bytes it has there.

@@ -5,22 +5,12 @@ use crate::proto::csi::volume_capability::access_mode::Mode;
 use crate::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::proto::csi::{CapacityRange, VolumeCapability};
 
-/// What all of `capabilities` together ask for; an error if one of them cannot be.
-pub fn check_all(capabilities: &[VolumeCapability]) -> Result<Uses, Error> {
+/// Whether any of `capabilities` wants a block device; an error if one of them cannot be.
+pub fn check_all(capabilities: &[VolumeCapability]) -> Result<bool, Error> {
     if capabilities.is_empty() {
         return Err(Error::Invalid("volume_capabilities is missing".into()));
     }
-    capabilities.iter().try_fold(Uses::default(), |uses, capability| {
-        let one = check(capability)?;
-        Ok(Uses { block: uses.block || one.block })
-    })
-}
-
-/// What several capabilities ask for.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Uses {
-    /// At least one wants a block device.
-    pub block: bool,
+    capabilities.iter().try_fold(false, |block, capability| Ok(check(capability)?.block || block))
 }
 
 /// How the volume is used by one pod.
@@ -95,6 +85,11 @@ fn check_mount(mount: &MountVolume) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Bytes as the specification's messages hold them.
+pub fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// A capacity that was asked for.
@@ -188,7 +183,7 @@ mod tests {
         block.access_type = Some(AccessType::Block(BlockVolume::default()));
         assert!(check(&block).unwrap().block);
         let all = check_all(&[block, mount(Mode::MultiNodeMultiWriter)]).unwrap();
-        assert_eq!(all, Uses { block: true });
+        assert!(all);
         let mut flags = mount(Mode::SingleNodeWriter);
         let mount_flags = vec!["suid".into()];
         flags.access_type = Some(AccessType::Mount(MountVolume { mount_flags, ..MountVolume::default() }));

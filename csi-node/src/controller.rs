@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use crate::capability::{self, Access, Capacity, Uses};
+use crate::capability::{self, Access, Capacity, signed};
 use crate::disk;
 use crate::error::Error;
 use crate::id::{Uuid, VolumeId};
@@ -57,11 +57,11 @@ impl Controller {
 
     async fn create(&self, request: CreateVolumeRequest) -> Result<CreateVolumeResponse, Error> {
         check_name(&request.name)?;
-        let uses = capability::check_all(&request.volume_capabilities)?;
+        let block = capability::check_all(&request.volume_capabilities)?;
         check_extras(&request)?;
         let mut capacity = Capacity::new(request.capacity_range.as_ref())?;
         let parameters = Parameters::parse(&request.name, &request.parameters)?;
-        parameters.check(uses, capacity)?;
+        parameters.check(block, capacity)?;
         if parameters.kind != Kind::Directory {
             capacity = capacity.rounded(disk::BLOCK)?;
         }
@@ -130,7 +130,7 @@ impl Controller {
         // A loop device is told by the node that has it. Whoever boots a disk image looks at the file.
         let device = record.type_ == Type::Disk && block.is_none_or(|block| block.block);
         Ok(ControllerExpandVolumeResponse {
-            capacity_bytes: i64::try_from(record.capacity).unwrap_or(i64::MAX),
+            capacity_bytes: signed(record.capacity),
             node_expansion_required: device,
         })
     }
@@ -159,7 +159,7 @@ impl Controller {
         let id = VolumeId::parse(&request.volume_id)?;
         let record = self.shares.of_volume(&id)?.run(move |tree| volumes::find(tree, &id.uuid)).await?;
         let judged = capability::check_all(&request.volume_capabilities)
-            .and_then(|uses| check_type(&record, uses))
+            .and_then(|block| check_type(&record, block))
             .and_then(|()| check_context(&request.volume_context))
             .and_then(|()| check_writable(&record, &request))
             .and_then(|()| check_parameters(&record, &request));
@@ -232,10 +232,7 @@ impl Controller {
         let space =
             |tree: &Tree| lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"));
         let space = share.run(space).await?;
-        Ok(GetCapacityResponse {
-            available_capacity: i64::try_from(space.available).unwrap_or(i64::MAX),
-            ..nothing
-        })
+        Ok(GetCapacityResponse { available_capacity: signed(space.available), ..nothing })
     }
 
     /// A share that a class names.
@@ -244,8 +241,8 @@ impl Controller {
     }
 }
 
-fn check_type(record: &Record, uses: Uses) -> Result<(), Error> {
-    if uses.block && record.type_ != Type::Disk {
+fn check_type(record: &Record, block: bool) -> Result<(), Error> {
+    if block && record.type_ != Type::Disk {
         return Err(Error::Precondition("the volume is a directory, and no block device".into()));
     }
     Ok(())
@@ -295,7 +292,7 @@ fn admits(share: &Share, topology: &Topology) -> bool {
 fn volume(share: &Share, id: &VolumeId, record: &Record) -> Volume {
     let segment = |node: &String| Topology { segments: [(crate::TOPOLOGY.to_owned(), node.clone())].into() };
     Volume {
-        capacity_bytes: i64::try_from(record.capacity).unwrap_or(i64::MAX),
+        capacity_bytes: signed(record.capacity),
         volume_id: id.to_string(),
         accessible_topology: share.spec.node.iter().map(segment).collect(),
         ..Volume::default()

@@ -33,13 +33,6 @@ pub enum Format {
     Qcow2,
 }
 
-/// The format that the first bytes of `source` tell, for somebody who asked for that; `None` if none.
-///
-/// Never to be used on a disk that is known to be raw: a guest can write any first bytes to its own.
-pub fn sniff(source: &File) -> io::Result<Option<Format>> {
-    Ok(qcow2::has_magic(source)?.then_some(Format::Qcow2))
-}
-
 /// Writes the disk in `source` to the beginning of `destination`, an empty file, which becomes `size` bytes long
 /// and is durable. Returns how many bytes the disk in `source` has.
 ///

@@ -8,7 +8,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::id::{Uuid, VolumeId};
-use crate::store::{LEASES, NODES, Store};
+use crate::store::{LEASES, NODES, Store, for_each_name};
 
 /// How long a node's sign of life has to stand still before another takes over what it wrote to.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -206,12 +205,15 @@ impl Leases {
             return Ok(());
         }
         let mut all = true;
-        for (store, uuid) in store.map_or_else(|| Ok(Vec::new()), leases)? {
-            let id = VolumeId { share: share.into(), uuid };
-            all &= self.recover_one(store, &id).unwrap_or_else(|error| {
-                tracing::warn!(volume = %id, %error, "a lease of this node is not taken again");
-                true
-            });
+        // A share that was never written to has none.
+        if let Some(store) = store {
+            for uuid in leases(store)? {
+                let id = VolumeId { share: share.into(), uuid };
+                all &= self.recover_one(store, &id).unwrap_or_else(|error| {
+                    tracing::warn!(volume = %id, %error, "a lease of this node is not taken again");
+                    true
+                });
+            }
         }
         if all {
             self.recovered.lock().unwrap_or_else(PoisonError::into_inner).insert(share.into());
@@ -337,20 +339,13 @@ fn sign_of(store: &Store, node: &str) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// All leases of a share.
-fn leases(store: &Store) -> Result<Vec<(&Store, Uuid)>, Error> {
-    let Some(directory) = store.part(LEASES)? else { return Ok(Vec::new()) };
-    let names = names(directory.as_fd()).map_err(Error::io("cannot list the leases"))?;
-    Ok(names.into_iter().map(|uuid| (store, uuid)).collect())
-}
-
-fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<Uuid>> {
-    let directory = sys::open_beneath(directory, b".", OFlags::RDONLY | OFlags::DIRECTORY, Symlinks::Never)?;
+/// The volumes of a share that ever had a lease.
+fn leases(store: &Store) -> Result<Vec<Uuid>, Error> {
     let mut found = Vec::new();
-    sys::read_dir(directory.as_fd(), &mut |name, _, _| {
-        found.extend(std::str::from_utf8(name).ok().and_then(Uuid::parse));
-        ControlFlow::Continue(())
-    })?;
+    if let Some(directory) = store.part(LEASES)? {
+        for_each_name(directory.as_fd(), |name| found.extend(Uuid::parse(name)))
+            .map_err(Error::io("cannot list the leases"))?;
+    }
     Ok(found)
 }
 

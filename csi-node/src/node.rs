@@ -9,7 +9,7 @@ use lustre::sys::Space;
 use tonic::{Request, Response, Status};
 
 use crate::block;
-use crate::capability::{self, Access, Capacity, Nodes, Use};
+use crate::capability::{self, Access, Capacity, Nodes, Use, signed};
 use crate::disk;
 use crate::error::Error;
 use crate::id::VolumeId;
@@ -91,12 +91,14 @@ impl Node {
             if how.nodes == Nodes::OnePod {
                 check_alone(directory.as_fd(), &target)?;
             }
+            let nested = nested(&of, &record, &others);
+            let show = || show(&here, directory.as_fd(), &target, how, &nested);
             if !is_leased(&record, how) {
-                return show(&here, &record, directory.as_fd(), &target, how, &nested(&of, &record, &others));
+                return show();
             }
             let store = tree.make_store()?;
             here.leases.take(&store, &id)?;
-            let shown = show(&here, &record, directory.as_fd(), &target, how, &nested(&of, &record, &others));
+            let shown = show();
             // Nobody may come to unpublish what was never published.
             if shown.is_err() && !is_used(&record, directory.as_fd(), &here)? {
                 here.leases.release(&store, &id)?;
@@ -171,7 +173,7 @@ impl Node {
             Ok(record.capacity)
         };
         let bytes = share.run(job).await?;
-        Ok(NodeExpandVolumeResponse { capacity_bytes: i64::try_from(bytes).unwrap_or(i64::MAX) })
+        Ok(NodeExpandVolumeResponse { capacity_bytes: signed(bytes) })
     }
 
     async fn stats(&self, request: NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse, Error> {
@@ -200,13 +202,12 @@ impl Node {
 /// Mounts a volume, or its device.
 fn show(
     here: &Here,
-    record: &Record,
     directory: BorrowedFd<'_>,
     target: &Target,
     how: Use,
     nested: &[String],
 ) -> Result<(), Error> {
-    let reads_only = how.access == Access::ReadOnly || record.read_only;
+    let reads_only = how.access == Access::ReadOnly;
     if !how.block {
         return mounts::publish(directory, target, reads_only, nested);
     }
@@ -286,7 +287,6 @@ fn bytes(total: u64, free: u64, available: u64) -> VolumeUsage {
 }
 
 fn of_unit(unit: Unit, total: u64, free: u64, available: u64) -> VolumeUsage {
-    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     VolumeUsage {
         available: signed(available),
         total: signed(total),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::capability::{Capacity, Uses};
+use crate::capability::Capacity;
 use crate::convert::Format;
 use crate::error::Error;
 use crate::path::SubPath;
@@ -102,9 +102,9 @@ impl Parameters {
     }
 
     /// That a volume of this class can be used as is asked, and have this size.
-    pub fn check(&self, uses: Uses, capacity: Capacity) -> Result<(), Error> {
+    pub fn check(&self, block: bool, capacity: Capacity) -> Result<(), Error> {
         let disk = self.kind != Kind::Directory;
-        let wrong = if uses.block && !disk {
+        let wrong = if block && !disk {
             "block volumes are disks: the class needs type: disk"
         } else if disk && capacity.bytes() == 0 {
             "a disk needs a size: required_bytes is 0"
@@ -231,13 +231,12 @@ mod tests {
             let class = [vec![("share", "s")], bad].concat();
             assert_eq!(parse(&class).unwrap_err().code(), tonic::Code::InvalidArgument, "{class:?}");
         }
-        let block = Uses { block: true };
-        let check = |pairs: &[(&str, &str)], uses, bytes| {
+        let check = |pairs: &[(&str, &str)], block, bytes| {
             let capacity = Capacity::exactly(bytes);
-            parse(&[&[("share", "s")], pairs].concat()).unwrap().check(uses, capacity).is_ok()
+            parse(&[&[("share", "s")], pairs].concat()).unwrap().check(block, capacity).is_ok()
         };
-        assert!(check(&[("type", "disk")], block, 1) && !check(&[("type", "disk")], block, 0));
-        assert!(!check(&[], block, 1) && check(&[], Uses::default(), 0));
+        assert!(check(&[("type", "disk")], true, 1) && !check(&[("type", "disk")], true, 0));
+        assert!(!check(&[], true, 1) && check(&[], false, 0));
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Store {
 
     /// Moves a volume's directory to the trash, durably; `false` if it is not there.
     pub fn discard(&self, tree: &Tree, uuid: &Uuid, path: &SubPath) -> Result<bool, Error> {
-        put_aside(tree, path, |parent, name| self.discard_from(parent, name.as_bytes(), uuid))
+        put_aside(tree, path, |parent, name| self.discard_from(parent, name, uuid))
     }
 
     /// Renames a volume's directory, durably, so that it stays: to `archived-NAME`, beside where it was. `false` if
@@ -198,10 +198,10 @@ impl Store {
         })
     }
 
-    fn discard_from(&self, parent: BorrowedFd<'_>, name: &[u8], uuid: &Uuid) -> io::Result<()> {
+    fn discard_from(&self, parent: BorrowedFd<'_>, name: &str, uuid: &Uuid) -> io::Result<()> {
         // The same volume may be made and deleted again before the first is removed.
         let aside = format!("{uuid}.{}", sys::now_ns());
-        sys::rename_exclusive_at(parent, name, self.trash(), aside.as_bytes())?;
+        sys::rename_exclusive_at(parent, name.as_bytes(), self.trash(), aside.as_bytes())?;
         self.fs.persist(self.trash(), None)?;
         self.fs.persist(parent, None)
     }
@@ -254,7 +254,7 @@ fn file_name(uuid: &Uuid) -> String {
 }
 
 /// Names that are not text are none of ours.
-fn for_each_name(directory: BorrowedFd<'_>, mut f: impl FnMut(&str)) -> io::Result<()> {
+pub(crate) fn for_each_name(directory: BorrowedFd<'_>, mut f: impl FnMut(&str)) -> io::Result<()> {
     sys::read_dir(directory, &mut |name, _, _| {
         if let Ok(name) = std::str::from_utf8(name) {
             f(name);

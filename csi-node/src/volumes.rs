@@ -67,11 +67,15 @@ pub fn create(tree: &Tree, wanted: &Wanted) -> Result<(Uuid, Record), Error> {
 }
 
 fn check_possible(tree: &Tree, wanted: &Wanted) -> Result<(), Error> {
-    let total = lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"))?.total;
-    wanted.capacity.check_fits(total)?;
+    check_fits(tree, wanted.capacity)?;
     // A disk is as large as its file.
     let held = wanted.what != What::Directory || wanted.capacity.bytes() == 0;
     if wanted.size == Size::Enforced && !held { Err(not_held()) } else { Ok(()) }
+}
+
+fn check_fits(tree: &Tree, capacity: Capacity) -> Result<(), Error> {
+    let space = lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"))?;
+    capacity.check_fits(space.total)
 }
 
 fn not_held() -> Error {
@@ -171,8 +175,7 @@ pub fn expand(tree: &Tree, uuid: &Uuid, capacity: Capacity) -> Result<Record, Er
     if record.type_ == Type::Directory && record.size == Size::Enforced {
         return Err(not_held());
     }
-    let total = lustre::sys::statfs(tree.root()).map_err(Error::io("cannot ask the share's space"))?.total;
-    capacity.check_fits(total)?;
+    check_fits(tree, capacity)?;
     record.capacity = capacity.bytes();
     if record.type_ == Type::Disk {
         let directory = tree.open(&record.path).map_err(Error::io("cannot open the volume's directory"))?;
