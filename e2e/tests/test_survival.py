@@ -18,7 +18,7 @@ def test_pods_keep_their_mounts_while_the_driver_restarts(system, tenant, main_s
     def ready():
         pods = system.get("pods", "-l", "app.kubernetes.io/component=csi-node")["items"]
         states = [c for p in pods for c in p["status"].get("conditions", []) if c["type"] == "Ready"]
-        return len(pods) == 1 and pods[0]["metadata"]["uid"] != old["metadata"]["uid"] and states[0]["status"] == "True"
+        return len(pods) == 1 and pods[0]["metadata"]["uid"] != old["metadata"]["uid"] and [c["status"] for c in states] == ["True"]
 
     wait_for(ready)
     assert tenant.sh("steady", "cat /steady/file").stdout == "before\nduring\n"
@@ -80,7 +80,7 @@ def test_a_killed_bridge_lost_nothing_that_it_acknowledged(tenant, main_share, s
     def back():
         pods = tenant.get("pods", *label)["items"]
         states = [c for p in pods for c in p["status"].get("conditions", []) if c["type"] == "Ready"]
-        return len(pods) == 1 and pods[0]["metadata"]["uid"] != old["metadata"]["uid"] and states[0]["status"] == "True"
+        return len(pods) == 1 and pods[0]["metadata"]["uid"] != old["metadata"]["uid"] and [c["status"] for c in states] == ["True"]
 
     wait_for(back)
     tenant.wait("swiftbridge/objects")
