@@ -136,6 +136,35 @@ def test_a_size_that_nothing_holds_is_refused_unless_asked_for(machines):
     Kube().delete("lustreshare/strict")
 
 
+def test_an_importer_is_told_what_claims_of_the_classes_can_be(files, system):
+    kube = Kube()
+    name = "storageprofiles.cdi.kubevirt.io"
+    if kube.get(f"crd/{name}"):
+        pytest.skip("this cluster has an importer of its own")
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1beta1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+    names = {"kind": "StorageProfile", "plural": "storageprofiles"}
+    kube.apply(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": name},
+            "spec": {"group": "cdi.kubevirt.io", "scope": "Cluster", "names": names, "versions": [version]},
+        }
+    )
+    try:
+        kube.wait(f"crd/{name}", "Established")
+        # It looks for what is new in a cluster once a minute, and when it starts.
+        system("rollout", "restart", "deployment/lustre-bridge-operator")
+        found = wait_for(lambda: kube.get("storageprofiles.cdi.kubevirt.io/disks-disks"), seconds=90)
+        modes = [(s["accessModes"], s["volumeMode"]) for s in found["spec"]["claimPropertySets"]]
+        assert (["ReadWriteMany"], "Filesystem") in modes and (["ReadWriteOnce"], "Block") in modes
+    finally:
+        kube.delete(f"crd/{name}")
+    system("rollout", "status", "deployment/lustre-bridge-operator", "--timeout=60s", timeout=90)
+    kube.wait("lustreshare/disks")
+
+
 def test_deleted_claims_leave_nothing(machines, files):
     for name in ("plain", "second"):
         machines.delete(f"pod/{name}")

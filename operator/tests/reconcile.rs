@@ -425,3 +425,14 @@ async fn who_does_not_lead_writes_nothing() {
     }
     assert_eq!(cluster.server.take_writes(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_is_observed_is_told_in_events() {
+    let cluster = Cluster::serving().await;
+    for name in ["projects", "objects"] {
+        let events = cluster.server.all("events");
+        let of = events.iter().find(|event| event["regarding"]["name"] == name).unwrap();
+        assert!(of["metadata"]["name"].as_str().unwrap().starts_with(&format!("{name}-")), "{of}");
+        assert!(of["note"].is_string() && of["reason"].is_string(), "{of}");
+    }
+}

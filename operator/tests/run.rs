@@ -95,6 +95,10 @@ async fn at_rest_nothing_is_written() {
     server.take_writes();
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(server.take_writes(), Vec::<String>::new());
+    // Another instance, which reads everything anew, finds it as it should be.
+    start(&server);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(server.take_writes(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,4 +161,51 @@ async fn a_conflict_ends_the_claim() {
     });
     kept.await.unwrap();
     assert!(!claim.holds());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_importer_that_comes_later_is_told_of_the_classes() {
+    let server = cluster();
+    let spec = json!({ "provisioning": { "virtualMachineDisks": {} } });
+    server.put("lustreshares", &share("projects", &spec));
+    start(&server);
+    until("the classes", || server.all("storageclasses").len() == 2).await;
+    assert!(server.all("storageprofiles").is_empty());
+    // The importer makes one for each class, before we do.
+    server.put(
+        "storageprofiles",
+        &json!({ "metadata": { "name": "projects" }, "status": { "provisioner": "x" } }),
+    );
+    server.offer("storageprofiles");
+    until("the profiles", || {
+        server.all("storageprofiles").iter().filter(|profile| profile["spec"].is_object()).count() == 2
+    })
+    .await;
+    let sets =
+        |name: &str| server.get("storageprofiles", "", name).unwrap()["spec"]["claimPropertySets"].clone();
+    let set = |mode: &str, volume: &str| json!({ "accessModes": [mode], "volumeMode": volume });
+    let files = [set("ReadWriteMany", "Filesystem"), set("ReadWriteOnce", "Filesystem")];
+    assert_eq!(sets("projects"), json!(files));
+    assert_eq!(sets("projects-disks"), json!([files[0], files[1], set("ReadWriteOnce", "Block")]));
+    assert_eq!(server.get("storageprofiles", "", "projects").unwrap()["status"]["provisioner"], "x");
+    server.change("lustreshares", "", "projects", |share| {
+        share["spec"]["provisioning"].as_object_mut().unwrap().remove("virtualMachineDisks");
+    });
+    until("the class of disks and its profile gone", || {
+        server.all("storageprofiles").len() == 1 && server.all("storageclasses").len() == 1
+    })
+    .await;
+    // It is taken out of the cluster, objects and all.
+    server.withdraw("storageprofiles");
+    server.end_watches(410);
+    put(&server, "after");
+    until("a share after it", || has_claim(&server, "after")).await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    server.take_writes();
+    server.change("lustreshares", "", "projects", |share| {
+        share["spec"]["provisioning"]["virtualMachineDisks"] = json!({});
+    });
+    until("the class of disks", || server.all("storageclasses").len() == 2).await;
+    let writes = server.take_writes();
+    assert!(!writes.iter().any(|write| write.contains("storageprofiles")), "{writes:?}");
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, TypeMeta};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -74,6 +74,9 @@ impl Cache {
     /// Takes an object in; what the cache held before is returned.
     pub fn put(&self, kind: Kind, mut object: DynamicObject) -> Option<Kept> {
         object.metadata.managed_fields = None;
+        // In lists the API server leaves it out.
+        let api = kind.api();
+        object.types = Some(TypeMeta { api_version: api.api_version, kind: api.kind });
         let metadata = &object.metadata;
         let key = key_of(kind, &object);
         let kept = Kept {
@@ -107,6 +110,12 @@ impl Cache {
     /// Every object of a kind has been seen.
     pub fn set_ready(&self, kind: Kind) {
         self.write().ready.insert(kind);
+    }
+
+    /// The kind is not in the cluster any more.
+    pub fn forget(&self, kind: Kind) {
+        self.retain(kind, &BTreeSet::new());
+        self.write().ready.remove(&kind);
     }
 
     /// Whether every object of a kind has been seen.

@@ -35,6 +35,8 @@ pub enum Kind {
     HttpRoute,
     /// Of a bridge, where the Prometheus operator is.
     ServiceMonitor,
+    /// Of a share's classes, where KubeVirt's importer (CDI) is, which makes one for each class itself.
+    StorageProfile,
     /// The operator's own claim to lead.
     Lease,
     /// What is told of an object.
@@ -59,11 +61,16 @@ impl Kind {
     ];
 
     /// What is watched where its API exists.
-    pub const OPTIONAL: [Self; 2] = [Self::HttpRoute, Self::ServiceMonitor];
+    pub const OPTIONAL: [Self; 3] = [Self::HttpRoute, Self::ServiceMonitor, Self::StorageProfile];
 
     /// Whether only objects with the operator's label are watched.
     pub fn is_made_here(self) -> bool {
         !matches!(self, Self::LustreShare | Self::SwiftBridge | Self::Namespace)
+    }
+
+    /// Whether somebody else makes such objects too, and we only say our part of them.
+    pub fn is_shared(self) -> bool {
+        self == Self::StorageProfile
     }
 
     /// Group, version, plural.
@@ -83,6 +90,7 @@ impl Kind {
             Self::Ingress => ("networking.k8s.io", "v1", "ingresses"),
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "httproutes"),
             Self::ServiceMonitor => ("monitoring.coreos.com", "v1", "servicemonitors"),
+            Self::StorageProfile => ("cdi.kubevirt.io", "v1beta1", "storageprofiles"),
             Self::Lease => ("coordination.k8s.io", "v1", "leases"),
             Self::Event => ("events.k8s.io", "v1", "events"),
         }
@@ -105,6 +113,7 @@ impl Kind {
             Self::Ingress => "Ingress",
             Self::HttpRoute => "HTTPRoute",
             Self::ServiceMonitor => "ServiceMonitor",
+            Self::StorageProfile => "StorageProfile",
             Self::Lease => "Lease",
             Self::Event => "Event",
         }

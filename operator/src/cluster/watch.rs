@@ -31,8 +31,8 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Watches a kind, for ever. A kind that does not exist yet, an API server that is away or a history that is gone
-    /// are all the same: it is tried again, ever more slowly.
+    /// Watches a kind, for ever, or until an optional one is no more. A kind that does not exist yet, an API server that
+    /// is away or a history that is gone are all the same: it is tried again, ever more slowly.
     pub async fn run(self, client: Client, kind: Kind) {
         let mut config = watcher::Config::default().page_size(100);
         if kind.is_made_here() {
@@ -44,6 +44,11 @@ impl Watching {
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.take(kind, &mut seen, event),
+                Err(error) if is_no_more(kind, &error) => {
+                    tracing::info!(kind = kind.name(), "the cluster has it no more");
+                    self.cache.forget(kind);
+                    return;
+                }
                 Err(error) => {
                     self.metrics.watch_failed(kind);
                     tracing::warn!(kind = kind.name(), %error, "cannot watch; trying again");
@@ -63,7 +68,7 @@ impl Watching {
                 Err(_) => return,
             };
             if found.is_ok_and(|text| text.contains(&format!("\"{}\"", api.plural))) {
-                return self.run(client, kind).await;
+                self.clone().run(client.clone(), kind).await;
             }
             tokio::time::sleep(DISCOVERY).await;
         }
@@ -80,7 +85,11 @@ impl Watching {
                 for (key, kept) in self.cache.retain(kind, &std::mem::take(seen)) {
                     self.wake(&key, &kept);
                 }
+                let late = Kind::OPTIONAL.contains(&kind) && !self.cache.is_ready(kind);
                 self.cache.set_ready(kind);
+                if late {
+                    self.wake_all();
+                }
             }
             Event::Apply(object) => self.put(kind, object),
             Event::Delete(object) => {
@@ -106,12 +115,27 @@ impl Watching {
         }
     }
 
+    /// What the cluster offers now may be what anybody waited for.
+    fn wake_all(&self) {
+        for kind in [Kind::LustreShare, Kind::SwiftBridge] {
+            self.cache.keys(kind).into_iter().for_each(|key| self.queue.add(key));
+        }
+    }
+
     /// Gives work to whom a change concerns.
     fn wake(&self, key: &Key, kept: &Kept) {
         for target in concerned(&self.cache, key, kept) {
             self.queue.add(target);
         }
     }
+}
+
+/// Whether an optional kind was taken out of the cluster.
+fn is_no_more(kind: Kind, error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(source) | watcher::Error::WatchStartFailed(source)) = error else {
+        return false;
+    };
+    Kind::OPTIONAL.contains(&kind) && matches!(source, kube::Error::Api(status) if status.code == 404)
 }
 
 /// Whom a change of an object concerns.

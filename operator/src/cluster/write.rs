@@ -13,6 +13,7 @@ use kube::api::{
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::cache::Owner;
 use super::same::{digest, holds};
 use super::{Cache, Key, Kind};
 use crate::child::{self, Child};
@@ -109,7 +110,7 @@ impl Writer {
     /// Makes an object what it should be.
     pub async fn ensure(&self, child: &Child) -> Result<Outcome, WriteError> {
         let Some(kept) = self.cache.get(&child.key) else { return self.ensure_unseen(child).await };
-        if kept.owner.as_ref().is_none_or(|owner| owner.uid != child.owner) {
+        if is_taken(child, kept.owner.as_ref()) {
             return Ok(Outcome::Taken);
         }
         let actual = kept.value();
@@ -129,9 +130,7 @@ impl Writer {
     /// What is not watched may be there all the same: another's, or ours without its label.
     async fn ensure_unseen(&self, child: &Child) -> Result<Outcome, WriteError> {
         match self.get(&child.key).await? {
-            Some(object) if super::cache::owner_of(&object).is_none_or(|owner| owner.uid != child.owner) => {
-                Ok(Outcome::Taken)
-            }
+            Some(object) if is_taken(child, super::cache::owner_of(&object).as_ref()) => Ok(Outcome::Taken),
             Some(object) if object.metadata.deletion_timestamp.is_some() => Ok(Outcome::Replacing),
             _ => self.apply(child).await,
         }
@@ -271,6 +270,14 @@ impl Writer {
     }
 }
 
+/// Whether an object that is there belongs to somebody else.
+fn is_taken(child: &Child, owner: Option<&Owner>) -> bool {
+    match owner {
+        Some(owner) => owner.uid != child.owner,
+        None => !child.key.kind.is_shared(),
+    }
+}
+
 fn failed(verb: &'static str, key: &Key, source: kube::Error) -> WriteError {
     WriteError::Api { verb, key: key.clone(), source: Box::new(source) }
 }
@@ -293,7 +300,8 @@ fn event(of: &Value, warning: bool, reason: &str, note: &str) -> Value {
     json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event",
         "metadata": {
-            "generateName": format!("{}.", metadata["name"].as_str().unwrap_or("lustre-bridge")),
+            // It may end in a hyphen, and in nothing else.
+            "generateName": format!("{}-", metadata["name"].as_str().unwrap_or("lustre-bridge")),
             "namespace": event_namespace(of),
         },
         "eventTime": format!("{:.6}", jiff::Timestamp::now()),

@@ -14,12 +14,44 @@ use crate::cluster::Kind;
 /// small because quotas of namespaces count it.
 pub const NOMINAL_CAPACITY: &str = "1Gi";
 
-/// Every object of a share as it should be.
-pub fn children(share: &LustreShare, parent: &Parent, grants: &[Grant]) -> Vec<Child> {
+/// Every object of a share as it should be. `exists` tells which kinds the cluster has.
+pub fn children(
+    share: &LustreShare,
+    parent: &Parent,
+    grants: &[Grant],
+    exists: &dyn Fn(Kind) -> bool,
+) -> Vec<Child> {
     let class =
-        share.spec.provisioning.iter().flat_map(|provisioning| storage_classes(share, parent, provisioning));
+        share.spec.provisioning.iter().flat_map(|provisioning| classes(share, parent, provisioning, exists));
     let claims = grants.iter().flat_map(|grant| [volume(share, parent, grant), claim(parent, grant)]);
     class.chain(claims).collect()
+}
+
+/// The classes, and what they are good for to those who make disks.
+fn classes(
+    share: &LustreShare,
+    parent: &Parent,
+    provisioning: &Provisioning,
+    exists: &dyn Fn(Kind) -> bool,
+) -> Vec<Child> {
+    let mut objects = storage_classes(share, parent, provisioning);
+    if exists(Kind::StorageProfile) {
+        let profile = |class: &Child| storage_profile(parent, class);
+        objects.extend(objects.iter().map(profile).collect::<Vec<_>>());
+    }
+    objects
+}
+
+/// What KubeVirt's importer should ask of claims of a class, best first: machines move between nodes only on disks that
+/// both nodes have.
+fn storage_profile(parent: &Parent, class: &Child) -> Child {
+    let set = |mode: &str, volume: &str| json!({ "accessModes": [mode], "volumeMode": volume });
+    let mut sets = vec![set("ReadWriteMany", "Filesystem"), set("ReadWriteOnce", "Filesystem")];
+    if class.body["parameters"]["type"] == "disk" {
+        sets.push(set("ReadWriteOnce", "Block"));
+    }
+    let profile = json!({ "spec": { "claimPropertySets": sets, "cloneStrategy": "copy" } });
+    Child::new(parent, Kind::StorageProfile, "", &class.key.name, &profile)
 }
 
 fn storage_classes(share: &LustreShare, parent: &Parent, provisioning: &Provisioning) -> Vec<Child> {

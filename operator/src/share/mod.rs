@@ -69,7 +69,7 @@ pub async fn reconcile(world: &World, key: &Key) -> Result<Next, WriteError> {
     }
     let valid = validate(&seen);
     let parent = parent(&seen);
-    let children = build::children(&seen.share, &parent, &valid.grants);
+    let children = build::children(&seen.share, &parent, &valid.grants, &|kind| world.cache.is_ready(kind));
     let applied = apply(world, &parent, &children).await?;
     status::write(world, &seen, &valid, &applied).await?;
     Ok(applied.next())

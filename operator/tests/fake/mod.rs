@@ -32,6 +32,10 @@ struct State {
     applied: BTreeMap<(Place, String), Value>,
     requests: Vec<String>,
     faults: Vec<Fault>,
+    /// Plurals of optional kinds that it has.
+    offered: Vec<&'static str>,
+    /// Those that it had.
+    withdrawn: Vec<&'static str>,
     watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
 }
 
@@ -147,6 +151,19 @@ impl Server {
     }
 
     /// Ends all watches with an error, as after too long a time away.
+    /// From now on it has this kind.
+    pub(crate) fn offer(&self, plural: &'static str) {
+        self.state().offered.push(plural);
+    }
+
+    /// It has this kind no more.
+    pub(crate) fn withdraw(&self, plural: &'static str) {
+        let mut state = self.state();
+        state.offered.retain(|offered| *offered != plural);
+        state.objects.retain(|place, _| place.0 != plural);
+        state.withdrawn.push(plural);
+    }
+
     pub(crate) fn end_watches(&self, code: u16) {
         for (_, watcher) in self.state().watchers.drain(..) {
             let _ = watcher.send(json!({ "type": "ERROR", "object": failure(code, "too old") }));
@@ -181,11 +198,18 @@ impl Server {
             .and_then(|kind| kind.to_str().ok())
             .unwrap_or_default()
             .to_owned();
+        if state.withdrawn.iter().any(|plural| *plural == path.plural) {
+            // Not a Status: the API server knows nothing of the path.
+            return send(404, &json!("404 page not found"));
+        }
         if query.get("watch").is_some_and(|watch| watch == "true") {
             return state.watch(&path);
         }
         let result = match head.method {
-            Method::GET if path.plural.is_empty() => Ok(json!({ "resources": [] })),
+            Method::GET if path.plural.is_empty() => {
+                let named = |name: &&str| json!({ "name": name });
+                Ok(json!({ "resources": state.offered.iter().map(named).collect::<Vec<_>>() }))
+            }
             Method::GET if path.name.is_empty() => Ok(state.list(&path, &query)),
             Method::GET => state.objects.get(&path.place()).cloned().ok_or(404),
             Method::POST => state.create(&path, body),
@@ -255,13 +279,25 @@ impl State {
                 && (path.namespace.is_empty() || place.1 == path.namespace)
                 && labels.iter().all(|(key, value)| object["metadata"]["labels"][*key] == *value)
         };
-        let items: Vec<&Value> = self.objects.iter().filter(fits).map(|(_, object)| object).collect();
+        // As with the API server's own kinds, the list alone says what its items are.
+        let item = |mut object: Value| {
+            let fields = object.as_object_mut();
+            fields.map(|fields| ["apiVersion", "kind"].map(|name| fields.remove(name)));
+            object
+        };
+        let items: Vec<Value> =
+            self.objects.iter().filter(fits).map(|(_, object)| item(object.clone())).collect();
         json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": self.version.to_string() }, "items": items })
     }
 
     fn create(&mut self, path: &Path, mut object: Value) -> Result<Value, u16> {
         if object["metadata"]["name"].is_null() {
-            object["metadata"]["name"] = format!("generated-{}", self.version).into();
+            // What is generated must itself be a name, but for a hyphen at its end.
+            let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
+            if prefix.is_empty() || prefix.ends_with('.') {
+                return Err(422);
+            }
+            object["metadata"]["name"] = format!("{prefix}{}", self.version).into();
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let place = (path.plural.clone(), path.namespace.clone(), name);
