@@ -13,7 +13,7 @@ use crate::{build, clients, e2e, functional, fuzz, paths, proc, sanity, tools};
 /// Runs all tests.
 #[derive(Args, Clone)]
 pub(crate) struct Options {
-    /// Build the tools that take minutes too (cargo-deny, cargo-machete), where they are not there yet.
+    /// With what takes long: tools that are built first (cargo-deny, cargo-machete), virtual machines by KubeVirt.
     #[arg(long)]
     all: bool,
     /// Leave out the tests that bring a server up.
@@ -49,7 +49,7 @@ impl Options {
             &["check", "--hide-inclusion-graph", "bans", "licenses", "sources"],
         );
         match (self.quick, &server) {
-            (false, Ok(bin)) => servers(&mut steps, bin),
+            (false, Ok(bin)) => servers(&mut steps, bin, self.all),
             (true, _) => {
                 steps.skip("real clients", "--quick");
                 steps.skip("OpenStack Swift's functional tests", "--quick");
@@ -78,7 +78,7 @@ impl Options {
     }
 }
 
-fn servers(steps: &mut Steps, bin: &Path) {
+fn servers(steps: &mut Steps, bin: &Path, all: bool) {
     steps.step("real clients", || clients::Options::default().run(bin, &[]));
     steps.step("OpenStack Swift's functional tests", || functional::Options::for_test().run(Some(bin)));
     if let Some(why) = Cluster::impossible() {
@@ -87,7 +87,7 @@ fn servers(steps: &mut Steps, bin: &Path) {
         return;
     }
     steps.step("csi-sanity", || sanity::run(&build::existing(paths::target().join("debug/csi-node"))?));
-    steps.step("Kubernetes", || e2e::Options::default().run());
+    steps.step("Kubernetes", || e2e::Options::for_test(all).run());
 }
 
 /// A command that passes or fails as a whole.

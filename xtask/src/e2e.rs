@@ -12,19 +12,27 @@ use crate::cluster::{helm, kubectl};
 use crate::paths::{self, RunDir};
 use crate::pytest::{Run, report};
 use crate::report::Counts;
-use crate::{build, images, kubernetes, tools};
+use crate::{build, images, kubernetes, kubevirt, tools};
 
 /// Runs the tests on a Kubernetes: that of `KUBECONFIG`, with the chart installed, or one of its own.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Options {
     /// Only tests whose name matches (pytest's -k).
     filter: Option<String>,
+    /// With KubeVirt, and the tests that need it.
+    #[arg(long)]
+    kubevirt: bool,
     /// With the images as they are published, instead of what the other tests are built with.
     #[arg(long)]
     release: bool,
 }
 
 impl Options {
+    /// Everything, with what needs KubeVirt if so asked.
+    pub(crate) fn for_test(kubevirt: bool) -> Self {
+        Self { kubevirt, ..Self::default() }
+    }
+
     pub(crate) fn main(&self) -> Result<()> {
         build::debug()?;
         let counts = self.run()?;
@@ -52,13 +60,18 @@ impl Options {
             (None, kubeconfig)
         } else {
             let cluster = kubernetes::with_product(|out| self.images(out))?;
+            if self.kubevirt {
+                kubevirt::install(&cluster.0)?;
+            }
             let kubeconfig = cluster.0.kubeconfig();
             (Some(cluster), kubeconfig)
         };
         let server = build::existing(paths::target().join("debug/object-server"))?;
         // A cluster of somebody else's is not disturbed.
         let restart = own.as_ref().map(|cluster| cluster.0.program()).unwrap_or_default();
+        let guest = if self.kubevirt { kubevirt::guest_disk()?.display().to_string() } else { String::new() };
         let env = [
+            ("LB_GUEST", guest),
             ("LB_XTASK", restart.display().to_string()),
             ("KUBECONFIG", kubeconfig.display().to_string()),
             ("LB_KUBECTL", kubectl()?.display().to_string()),

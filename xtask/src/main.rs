@@ -21,6 +21,7 @@ mod fuzz;
 mod http;
 mod images;
 mod kubernetes;
+mod kubevirt;
 mod paths;
 mod proc;
 mod pytest;

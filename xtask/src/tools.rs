@@ -158,7 +158,7 @@ pub(crate) fn swift_source() -> Result<PathBuf> {
 }
 
 /// A Go that is new enough: the machine's, or one from the Python package index.
-fn go() -> Result<PathBuf> {
+pub(crate) fn go() -> Result<PathBuf> {
     let found = find("go").filter(|go| {
         let text = proc::output(Command::new(go).arg("version")).unwrap_or_default();
         go_version(&text).is_some_and(|v| v >= GO)
@@ -196,7 +196,7 @@ pub(crate) fn versitygw() -> Result<PathBuf> {
     })
 }
 
-/// A program built from Go modules, each time what `pinned` says has changed; `what` is shown while it is built.
+/// A program, or a directory of them, built from Go modules, each time what `pinned` says has changed; `what` is shown while it is built.
 pub(crate) fn go_program(
     name: &str,
     what: &str,
@@ -205,7 +205,7 @@ pub(crate) fn go_program(
 ) -> Result<PathBuf> {
     let bin = paths::cache().join("go").join(name);
     let stamp = bin.with_extension("pinned");
-    let done = || bin.is_file() && fs::read_to_string(&stamp).is_ok_and(|s| s == pinned);
+    let done = || bin.exists() && fs::read_to_string(&stamp).is_ok_and(|s| s == pinned);
     if done() {
         return Ok(bin);
     }

@@ -21,7 +21,7 @@ use clap::{Args, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::report::seconds;
-use crate::{build, images, kubernetes, paths, proc};
+use crate::{build, images, kubernetes, kubevirt, paths, proc};
 
 pub(crate) use init::Init;
 pub(crate) use programs::{helm, kubectl, provisioner, resizer, sanity};
@@ -38,7 +38,11 @@ const LINK: &str = "lustre-bridge";
 #[derive(Subcommand, Clone)]
 pub(crate) enum Action {
     /// Start it, or leave it running.
-    Up,
+    Up {
+        /// With KubeVirt, for virtual machines: minutes more, and about ten the first time.
+        #[arg(long)]
+        kubevirt: bool,
+    },
     /// Put the product on it, built as for tests, and install or upgrade the chart.
     Install,
     /// Stop it and remove what it left.
@@ -63,11 +67,14 @@ impl Options {
     pub(crate) fn main(&self) -> Result<()> {
         let cluster = Cluster::here();
         match &self.action {
-            Action::Up => {
+            Action::Up { kubevirt } => {
                 if cluster.alive() {
                     println!("the cluster runs already");
                 } else {
                     cluster.up(Life::Own)?;
+                }
+                if *kubevirt {
+                    kubevirt::install(&cluster)?;
                 }
                 println!("export KUBECONFIG={}", cluster.kubeconfig().display());
                 println!("kubectl is {}", programs::kubectl()?.display());
