@@ -15,6 +15,8 @@ mod coverage;
 mod crds;
 mod demo;
 mod disk;
+#[cfg(test)]
+mod docs;
 mod e2e;
 mod expected;
 mod functional;
