@@ -71,18 +71,23 @@ func judge(paths []string) error {
 	return nil
 }
 
-// define adds the kinds of a definition: its schema must be structural, its rules must compile at a bounded cost.
-func define(one document, kinds map[k8sschema.GroupVersionKind]kind) error {
+// internalOf is a definition as the API server has it in memory.
+func internalOf(one document) (internal apiextensions.CustomResourceDefinition, err error) {
 	scheme := runtime.NewScheme()
 	install.Install(scheme)
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 	object, _, err := decoder.Decode(one.text, nil, &v1.CustomResourceDefinition{})
 	if err != nil {
-		return fmt.Errorf("%s: %w", one, err)
+		return internal, err
 	}
 	scheme.Default(object)
-	var internal apiextensions.CustomResourceDefinition
-	if err := scheme.Convert(object, &internal, nil); err != nil {
+	return internal, scheme.Convert(object, &internal, nil)
+}
+
+// define adds the kinds of a definition: its schema must be structural, its rules must compile at a bounded cost.
+func define(one document, kinds map[k8sschema.GroupVersionKind]kind) error {
+	internal, err := internalOf(one)
+	if err != nil {
 		return fmt.Errorf("%s: %w", one, err)
 	}
 	if errs := definition.ValidateCustomResourceDefinition(context.Background(), &internal); len(errs) > 0 {

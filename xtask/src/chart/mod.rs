@@ -51,13 +51,14 @@ pub(crate) fn main() -> Result<()> {
 /// A check by its name.
 type Check = (&'static str, fn(&Rendered) -> Result<()>);
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("helm lint", lint),
     ("values that are refused", refused),
     ("promtool check rules", check_rules),
     ("promtool test rules", test_rules),
     ("an API server's judgement of definitions and examples", judge),
     ("an API server's judgement of monitors and rules", judge_monitoring),
+    ("what older releases left", judge_older),
     ("kubeconform", conform),
     ("kube-score", score::judge),
 ];
@@ -113,8 +114,12 @@ fn specification(object: &str) -> Option<String> {
 }
 
 fn template(args: &[&str]) -> Result<String> {
+    template_of(CHART, args)
+}
+
+fn template_of(chart: &str, args: &[&str]) -> Result<String> {
     let mut cmd = Command::new(helm()?);
-    cmd.args(["template", "lustre-bridge", CHART, "--namespace", "lustre-bridge-system"]).args(args);
+    cmd.args(["template", "lustre-bridge", chart, "--namespace", "lustre-bridge-system"]).args(args);
     output(cmd.current_dir(paths::repo()))
 }
 
@@ -170,6 +175,23 @@ fn judge(_: &Rendered) -> Result<()> {
 fn judge_monitoring(rendered: &Rendered) -> Result<()> {
     let definitions = programs::monitoring()?;
     ask(Command::new(programs::crd_check()?).arg("judge").args(definitions).arg(&rendered.everything))
+}
+
+/// The manifests of now take the place of the older, and the definitions of now take the older objects.
+fn judge_older(rendered: &Rendered) -> Result<()> {
+    for entry in fs::read_dir(paths::repo().join("e2e/fixtures"))? {
+        let older = entry?.path();
+        if !older.is_dir() {
+            continue;
+        }
+        let chart = older.join("chart.tgz");
+        let manifests = rendered.dir.path().join("older.yaml");
+        fs::write(&manifests, template_of(path(&chart)?, &[])?)?;
+        let upgrade = ["upgrade".as_ref(), manifests.as_os_str(), rendered.plain.as_os_str()];
+        ask(Command::new(programs::crd_check()?).args(upgrade))?;
+        ask(Command::new(programs::crd_check()?).args(["judge", "crds/yaml"]).arg(older))?;
+    }
+    Ok(())
 }
 
 fn conform(rendered: &Rendered) -> Result<()> {

@@ -60,7 +60,7 @@ pub(super) fn kube_score() -> Result<PathBuf> {
 
 fn build(name: &str, what: &str, package: &str) -> Result<PathBuf> {
     let mut pinned = String::new();
-    for file in ["go.mod", "files.go", "judge.go", "main.go", "schemas.go"] {
+    for file in ["go.mod", "files.go", "judge.go", "main.go", "schemas.go", "upgrade.go"] {
         pinned += &fs::read_to_string(source().join(file)).with_context(|| format!("e2e/chart/{file}"))?;
     }
     tools::go_program(name, what, &pinned, |go, bin| {
