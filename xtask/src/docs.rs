@@ -60,8 +60,13 @@ fn every_link_leads_somewhere() {
 }
 
 /// What is Kubernetes', helm's or the file system's to say.
-const OF_OTHERS: [&str; 4] =
-    ["driver name csi.lustre-bridge.io", "violates PodSecurity", "nil pointer", "Permission denied"];
+const OF_OTHERS: [&str; 5] = [
+    "driver name csi.lustre-bridge.io",
+    "violates PodSecurity",
+    "nil pointer",
+    "insufficient quota",
+    "Permission denied",
+];
 
 /// The parts of a message between what stands for names and numbers, but for those that could stand anywhere.
 fn fragments(message: &str) -> Vec<String> {
