@@ -1,5 +1,6 @@
 //! `cargo xtask chart`: the chart, the definitions and the examples, judged by the programs that others use.
 
+mod examples;
 mod programs;
 mod readme;
 mod score;
@@ -51,13 +52,14 @@ pub(crate) fn main() -> Result<()> {
 /// A check by its name.
 type Check = (&'static str, fn(&Rendered) -> Result<()>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("helm lint", lint),
     ("values that are refused", refused),
     ("promtool check rules", check_rules),
     ("promtool test rules", test_rules),
     ("an API server's judgement of definitions and examples", judge),
     ("an API server's judgement of monitors and rules", judge_monitoring),
+    ("what the documentation shows", examples::judge),
     ("what older releases left", judge_older),
     ("kubeconform", conform),
     ("kube-score", score::judge),
