@@ -22,7 +22,7 @@ UID = 1000
 
 
 # Those that disturb the others, in this order, after all of them.
-LAST = ["test_survival.py", "test_install.py"]
+LAST = ["test_survival.py", "test_install.py", "test_upgrade.py"]
 
 
 def pytest_collection_modifyitems(items):

@@ -58,3 +58,18 @@ pub(crate) fn existing(path: PathBuf) -> Result<PathBuf> {
     }
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_containerfile_has_the_toolchain_of_everything_else() {
+        let read = |name: &str| std::fs::read_to_string(paths::repo().join(name)).unwrap();
+        let toolchain = read("rust-toolchain.toml");
+        let channel = toolchain.lines().find_map(|l| l.strip_prefix("channel = ")).unwrap().trim_matches('"');
+        let container = read("Containerfile");
+        assert!(container.contains(&format!("ARG RUST=docker.io/library/rust:{channel}-alpine\n")));
+        assert!(container.contains(&format!("ENV RUSTUP_TOOLCHAIN={channel}\n")));
+    }
+}

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::cluster::Cluster;
 use crate::report::{Counts, Steps};
-use crate::{build, clients, e2e, functional, fuzz, paths, proc, sanity, tools};
+use crate::{build, chart, clients, e2e, functional, fuzz, paths, proc, sanity, tools};
 
 /// Runs all tests.
 #[derive(Args, Clone)]
@@ -49,14 +49,19 @@ impl Options {
             &["check", "--hide-inclusion-graph", "bans", "licenses", "sources"],
         );
         match (self.quick, &server) {
-            (false, Ok(bin)) => servers(&mut steps, bin, self.all),
+            (false, Ok(bin)) => {
+                steps.step("chart", chart::run);
+                servers(&mut steps, bin, self.all);
+            }
             (true, _) => {
+                steps.skip("chart", "--quick");
                 steps.skip("real clients", "--quick");
                 steps.skip("OpenStack Swift's functional tests", "--quick");
                 steps.skip("csi-sanity", "--quick");
                 steps.skip("Kubernetes", "--quick");
             }
             (false, Err(_)) => {
+                steps.step("chart", chart::run);
                 steps.step("real clients", || bail!("there is no server"));
                 steps.step("OpenStack Swift's functional tests", || bail!("there is no server"));
             }

@@ -1,10 +1,11 @@
-//! `cargo xtask crds`: writes what is generated from the custom resources' types.
+//! `cargo xtask crds`: writes what is generated from the custom resources' types and the chart's values.
 
 use anyhow::Result;
 
-use crate::proc;
+use crate::{chart, proc};
 
-/// Writes crds/yaml and docs/custom-resources.md.
+/// Writes crds/yaml, docs/custom-resources.md and the chart's README.
 pub(crate) fn write() -> Result<()> {
-    proc::run(proc::cargo().args(["run", "--quiet", "--package", "crds", "--example", "generate"]))
+    proc::run(proc::cargo().args(["run", "--quiet", "--package", "crds", "--example", "generate"]))?;
+    chart::write()
 }

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | cluster | e2e | sanity | images | crds | functional | fuzz | bench | coverage | tools`.
+//! The project's own commands: `cargo xtask demo | test | cluster | e2e | sanity | images | crds | chart | functional | fuzz | bench | coverage | tools`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
 
 mod bench;
 mod build;
+mod chart;
 mod checks;
 mod clients;
 mod cluster;
@@ -14,6 +15,8 @@ mod coverage;
 mod crds;
 mod demo;
 mod disk;
+#[cfg(test)]
+mod docs;
 mod e2e;
 mod expected;
 mod functional;
@@ -61,8 +64,10 @@ enum Command {
     Functional(functional::Options),
     /// Run the tests with real clients.
     Clients(clients::Options),
-    /// Write what is generated from the custom resources.
+    /// Write what is generated from the custom resources and the chart's values.
     Crds,
+    /// Have the chart, the custom resources and the examples judged by the programs that others use.
+    Chart,
     /// Run the tests on a real Kubernetes.
     E2e(e2e::Options),
     /// Run the conformance tests of the Container Storage Interface.
@@ -91,6 +96,7 @@ fn main() -> ExitCode {
         Command::Functional(options) => options.main(),
         Command::Clients(options) => options.main(),
         Command::Crds => crds::write(),
+        Command::Chart => chart::main(),
         Command::E2e(options) => options.main(),
         Command::Sanity(options) => options.main(),
         Command::Cluster(options) => options.main(),
