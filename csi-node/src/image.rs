@@ -26,6 +26,8 @@ const GROUP: u64 = 8 * BLOCK;
 /// A smaller last group would be filled by its own tables, which not every kernel takes.
 const LEAST: u64 = GROUP / 8;
 const MIB: u64 = 1 << 20;
+/// mkfs.ext4 gives a smaller file system no journal.
+const SMALLEST: u64 = 2560;
 /// How often a file system may turn out to be too small.
 const TRIES: u32 = 8;
 /// Those that every supported kernel mounts and makes larger, whatever the host's e2fsprogs would choose. Multi-mount
@@ -123,7 +125,7 @@ fn remove(staging: BorrowedFd<'_>, name: &[u8]) {
 fn format(host: &Path, image: &File, content: BorrowedFd<'_>, capacity: u64) -> Result<(), Error> {
     let sized = || Error::io("cannot size the volume's image");
     let wanted = shown(capacity);
-    let mut blocks = larger(journal(capacity) * MIB / BLOCK, wanted);
+    let mut blocks = larger(journal(capacity) * MIB / BLOCK, wanted).max(SMALLEST);
     for _ in 0..TRIES {
         // Nothing of the one before may be taken for this one's.
         image.set_len(0).and_then(|()| image.set_len(length(capacity))).map_err(sized())?;

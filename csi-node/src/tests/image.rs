@@ -62,6 +62,8 @@ fn an_image_is_a_whole_file_system_with_the_volume_in_it() {
         said("e2fsck", &["-fn", path]);
         let listed = said("debugfs", &["-R", "ls -p /", path]);
         assert!(listed.contains("/042770/1000/1001/volume/"), "{listed}");
+        let features = said("dumpe2fs", &["-h", path]);
+        assert!(features.contains("has_journal") && features.contains("mmp"), "{features}");
         let is = fs::metadata(&image).unwrap();
         assert_eq!(is.mode() & 0o7777, 0o600);
         // Thin, and no larger than it has to be.
