@@ -7,6 +7,7 @@
 //! `LustreShare`s, else from the command line.
 
 pub mod admin;
+pub mod adopt;
 pub mod block;
 pub mod capability;
 pub mod cluster;
@@ -30,6 +31,7 @@ pub mod node;
 mod opened;
 pub mod parameters;
 pub mod path;
+pub mod persistent_volume;
 pub mod proto;
 mod qcow2;
 pub mod record;

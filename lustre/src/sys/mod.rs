@@ -23,7 +23,7 @@ pub use mount::{MountPoint, allow_device, attach, clone_tree, detach, empty_tree
 pub use name::{
     link_at, make_dir_at, read_link_at, remove_dir_at, rename_at, rename_exclusive_at, unlink_at,
 };
-pub use open::{Symlinks, open_beneath, open_in_root, reopen_read, resolved_path};
+pub use open::{Symlinks, is_open_elsewhere, open_beneath, open_in_root, reopen_read, resolved_path};
 pub use program::{given, run_in_root};
 pub use rustix::fs::{Mode, OFlags};
 pub use stat::{Kind, Space, Stat, stat, stat_at, statfs};

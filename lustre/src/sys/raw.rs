@@ -222,6 +222,16 @@ fn plain_ioctl(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<libc::c_i
     Ok(result)
 }
 
+/// Asks for a write lease and gives it back: `EAGAIN` while anybody else has the file open.
+pub(crate) fn try_write_lease(file: BorrowedFd<'_>) -> io::Result<()> {
+    for kind in [libc::F_WRLCK, libc::F_UNLCK] {
+        // SAFETY: takes integers only.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+        check(libc::c_long::from(result))?;
+    }
+    Ok(())
+}
+
 /// `_IOW('f', 16, __u64)`.
 const EXT4_IOC_RESIZE_FS: libc::Ioctl = 0x4008_6610;
 
