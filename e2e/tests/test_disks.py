@@ -1,6 +1,7 @@
 """Disks of virtual machines, and what a claim's size means."""
 
 import pathlib
+import shutil
 import subprocess
 import time
 
@@ -214,6 +215,29 @@ def test_a_file_system_of_its_own_is_for_one_node(tenant, held):
     assert "ReadWriteOnce" in tenant.event("shared", "one node mounts")
     assert tenant.get("pvc/shared")["status"]["phase"] == "Pending"
     tenant.delete("pvc/shared")
+
+
+def test_a_file_that_is_there_becomes_a_disk_and_a_file_again(machines, files, system):
+    (files / "old.img").write_bytes(b"old" + bytes(4 * MI - 3))
+
+    def csi_node(command, *arguments):
+        where = ("--host-root", "/host", "--share", f"disks=directory:{files}", "--name", "old-disk")
+        driver = ("exec", "deploy/lustre-bridge-csi-controller", "-c", "csi-node", "--", "/bin/csi-node")
+        return system(*driver, command, *where, *arguments).stdout
+
+    claimed = ("--namespace", "machines", "--claim", "old", "--storage-class", "disks-disks")
+    Kube()("apply", "-f", "-", stdin=csi_node("adopt", "--path", "old.img", *claimed))
+    wanted = disk("old", size="4Mi")
+    wanted["spec"]["volumeName"] = "old-disk"
+    machines.apply(wanted, machine("old", "old"))
+    machines.wait("pod/old")
+    assert machines.sh("old", "/bin/busybox head -c 3 /disk/disk.img").stdout == "old"
+    machines.delete("pod/old")
+    machines.delete("pvc/old")
+    Kube().delete("pv/old-disk")
+    assert csi_node("release") == "machines/old-old-disk/disk.img\n"
+    assert (files / "machines/old-old-disk/disk.img").stat().st_size == 4 * MI
+    shutil.rmtree(files / "machines")
 
 
 def test_deleted_claims_leave_nothing(machines, files):
