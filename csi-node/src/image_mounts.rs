@@ -73,7 +73,7 @@ pub fn publish(image: &Image<'_>, target: &Target, read_only: bool) -> Result<()
         There::Whole => drop(sys::detach(target.bytes()).map_err(looked())?),
         There::Other => return Err(Error::Exists(format!("something else is mounted at {target}"))),
     }
-    let (_device, root) = open_sized(image)?;
+    let (_device, root) = open_sized(image, InUse::Stays)?;
     let place = target.open().map_err(Error::io(format!("cannot open the target {target}")))?;
     show(root.as_fd(), target, place.as_fd(), read_only)
         .map_err(Error::io(format!("cannot attach the volume at {target}")))
@@ -111,8 +111,16 @@ fn show(root: BorrowedFd<'_>, target: &Target, place: BorrowedFd<'_>, read_only:
     sys::attach(tree.as_fd(), place)
 }
 
+/// What becomes of a file system that is too small, in use, and that this driver may not grow then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum InUse {
+    /// It stays as it is until it is in use no more.
+    Stays,
+    Refused,
+}
+
 /// The file system, mounted where nobody sees it, once it is as large as it is to be.
-fn open_sized(image: &Image<'_>) -> Result<(LoopDevice, OwnedFd), Error> {
+fn open_sized(image: &Image<'_>, in_use: InUse) -> Result<(LoopDevice, OwnedFd), Error> {
     for _ in 0..TRIES {
         let device = attach(image)?;
         let root = mount(image, &device)?;
@@ -129,9 +137,14 @@ fn open_sized(image: &Image<'_>) -> Result<(LoopDevice, OwnedFd), Error> {
         let directory = sys::open_beneath(root.as_fd(), b".", OFlags::RDONLY, Symlinks::Never);
         match directory.and_then(|directory| sys::resize_ext4(directory.as_fd(), blocks)) {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
-                let number = device.number();
-                drop((root, device));
-                resize_unmounted(image, number, blocks)?;
+                let used = !points_of(&device)?.is_empty();
+                match (used, in_use) {
+                    (true, InUse::Stays) => return Ok((device, root)),
+                    (true, InUse::Refused) => return Err(not_in_use()),
+                    (false, _) => drop((root, device)),
+                }
+                await_gone(image)?;
+                image::resize_unmounted(image.host, image.file, blocks)?;
             }
             resized => resized.map_err(Error::io(
                 "cannot grow the volume's file system (if it was damaged: e2fsck -f, while no pod has it)",
@@ -141,19 +154,12 @@ fn open_sized(image: &Image<'_>) -> Result<(LoopDevice, OwnedFd), Error> {
     Err(Error::Aborted("the volume's file system does not become as large as it is to be".into()))
 }
 
-/// Where this driver may not have a mounted file system grown.
-fn resize_unmounted(image: &Image<'_>, number: u64, blocks: u64) -> Result<(), Error> {
-    let points =
-        mountinfo::of_device(number).map_err(Error::io("cannot look where the volume is mounted"))?;
-    if !points.is_empty() {
-        return Err(Error::Precondition(
-            "a volume grows while pods have it only where the driver has CAP_SYS_RESOURCE; it grows when its pods \
-             are gone and the next one comes"
-                .into(),
-        ));
-    }
-    await_gone(image)?;
-    image::resize_unmounted(image.host, image.file, blocks)
+fn not_in_use() -> Error {
+    Error::Precondition(
+        "a volume grows while pods have it only where the driver has CAP_SYS_RESOURCE; it grows when its pods are gone \
+         and the next one comes"
+            .into(),
+    )
 }
 
 /// The image's device, which stays while what this returns is open or its file system is mounted.
@@ -193,7 +199,7 @@ fn mount(image: &Image<'_>, device: &LoopDevice) -> Result<OwnedFd, Error> {
 pub fn expand(image: &Image<'_>, path: &Target) -> Result<(), Error> {
     let _turn = TURNS.take(key(image)?);
     check_published(image, path)?;
-    open_sized(image).map(drop)
+    open_sized(image, InUse::Refused).map(drop)
 }
 
 /// That the volume is mounted at `path`.
@@ -210,7 +216,10 @@ pub fn check_published(image: &Image<'_>, path: &Target) -> Result<(), Error> {
 
 /// Where the image's file system is mounted.
 pub fn points(image: &Image<'_>) -> Result<Vec<PathBuf>, Error> {
-    let Some(device) = find(image)? else { return Ok(Vec::new()) };
+    find(image)?.map_or(Ok(Vec::new()), |device| points_of(&device))
+}
+
+fn points_of(device: &LoopDevice) -> Result<Vec<PathBuf>, Error> {
     mountinfo::of_device(device.number()).map_err(Error::io("cannot look where the volume is mounted"))
 }
 

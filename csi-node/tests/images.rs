@@ -287,8 +287,12 @@ async fn a_volume_grows_while_it_is_used() {
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
         assert!(refused.message().contains("CAP_SYS_RESOURCE"), "{refused}");
     }
+    // Another pod comes in either case.
+    let late = driver.target("late");
+    driver.publish(writes(&id, &late)).await.unwrap();
     fs::write(format!("{target}/file"), "still works").unwrap();
-    for target in [&target, &reader] {
+    assert_eq!(fs::read_to_string(format!("{late}/file")).unwrap(), "still works");
+    for target in [&target, &reader, &late] {
         driver.unpublish(&id, target).await.unwrap();
     }
     assert_eq!(attached(&driver), 0);
