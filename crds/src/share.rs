@@ -207,7 +207,8 @@ pub struct Provisioning {
     /// What "Delete" does with it.
     pub on_delete: OnDelete,
 
-    /// What holds the users of a directory to the size that its claim asks for.
+    /// What holds the users of a directory to the size that its claim asks for. "Image" is a file system of its own, for
+    /// one node at a time, and needs e2fsprogs on the hosts.
     pub quota: Quota,
 
     /// A storage class whose volumes are disks of virtual machines: a directory with a raw file, disk.img, or a block
@@ -258,6 +259,8 @@ pub enum Quota {
     /// The share's file system, which shows the size in the pod too. Claims are refused where it cannot.
     #[default]
     Enforced,
+    /// An ext4 in a file of the share, which one node mounts at a time.
+    Image,
     /// Nothing: the size is only written down.
     Advisory,
 }

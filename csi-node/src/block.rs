@@ -146,7 +146,7 @@ impl Held {
 
 /// That what is read through the device is what is read through another open of the file: from kernel pages
 /// some file systems read wrong data.
-fn prove(device: &LoopDevice, image: BorrowedFd<'_>, disk: &Stat) -> Result<(), Error> {
+pub(crate) fn prove(device: &LoopDevice, image: BorrowedFd<'_>, disk: &Stat) -> Result<(), Error> {
     let tried = || Error::io("cannot prove the disk's loop device");
     let file = sys::reopen_read(image).map_err(tried())?;
     for _ in 0..PROOFS {
@@ -156,7 +156,7 @@ fn prove(device: &LoopDevice, image: BorrowedFd<'_>, disk: &Stat) -> Result<(), 
     }
     Err(Error::Precondition(
         "through a loop device other data is read than through the file: on this node the share cannot have \
-         volumes of volumeMode Block"
+         volumes of volumeMode Block or of quota: image"
             .into(),
     ))
 }
@@ -195,7 +195,7 @@ fn show(device: &LoopDevice, place: BorrowedFd<'_>) -> io::Result<()> {
     sys::attach(tree.as_fd(), place)
 }
 
-fn grow(device: &LoopDevice, disk: &Stat) -> Result<(), Error> {
+pub(crate) fn grow(device: &LoopDevice, disk: &Stat) -> Result<(), Error> {
     let grown = || if device.size()? < disk.size { device.set_capacity() } else { Ok(()) };
     grown().map_err(Error::io("cannot grow the disk's loop device"))
 }

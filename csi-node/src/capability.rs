@@ -13,6 +13,18 @@ pub fn check_all(capabilities: &[VolumeCapability]) -> Result<bool, Error> {
     capabilities.iter().try_fold(false, |block, capability| Ok(check(capability)?.block || block))
 }
 
+/// That a file system which one node mounts can be used so.
+pub fn check_one_node(how: Use) -> Result<(), Error> {
+    if how.nodes == Nodes::Many {
+        return Err(Error::Invalid(
+            "a volume of quota: image is a file system that one node mounts at a time: ReadWriteMany and ReadOnlyMany \
+             cannot be had; use ReadWriteOnce or ReadWriteOncePod, or a class with quota: advisory"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
 /// How the volume is used by one pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Use {
@@ -130,7 +142,7 @@ impl Capacity {
         let required = self.required.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
         if self.limit > 0 && required > self.limit {
             return Err(Error::Range(format!(
-                "a disk has whole pieces of {unit} bytes: {required} is more than limit_bytes {}",
+                "the volume has whole pieces of {unit} bytes: {required} is more than limit_bytes {}",
                 self.limit
             )));
         }

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::capability::{self, Access, Capacity, signed};
-use crate::disk;
 use crate::error::Error;
 use crate::id::{Uuid, VolumeId};
 use crate::janitor::Janitor;
 use crate::listing::{after, last_id, page};
 use crate::locks::Locks;
 use crate::metrics::Metrics;
-use crate::parameters::{self, Kind, Parameters};
+use crate::parameters::{self, Parameters};
 use crate::proto::csi::controller_get_volume_response::VolumeStatus;
 use crate::proto::csi::controller_server::Controller as Service;
 use crate::proto::csi::controller_service_capability::{self, rpc};
@@ -57,14 +56,12 @@ impl Controller {
 
     async fn create(&self, request: CreateVolumeRequest) -> Result<CreateVolumeResponse, Error> {
         check_name(&request.name)?;
-        let block = capability::check_all(&request.volume_capabilities)?;
+        capability::check_all(&request.volume_capabilities)?;
         check_extras(&request)?;
-        let mut capacity = Capacity::new(request.capacity_range.as_ref())?;
+        let capacity = Capacity::new(request.capacity_range.as_ref())?;
         let parameters = Parameters::parse(&request.name, &request.parameters)?;
-        parameters.check(block, capacity)?;
-        if parameters.kind != Kind::Directory {
-            capacity = capacity.rounded(disk::BLOCK)?;
-        }
+        parameters.check(&request.volume_capabilities, capacity)?;
+        let capacity = capacity.rounded(parameters.unit())?;
         let share = self.named(&parameters.share)?;
         share.check_node(&self.node)?;
         check_reachable(&share, request.accessibility_requirements.as_ref())?;
@@ -127,11 +124,12 @@ impl Controller {
             volumes::expand(tree, &id.uuid, capacity)
         };
         let record = share.run(job).await?;
-        // A loop device is told by the node that has it. Whoever boots a disk image looks at the file.
+        // A loop device is told by the node that has it, and so is a file system. Whoever boots a disk image looks at
+        // the file.
         let device = record.type_ == Type::Disk && block.is_none_or(|block| block.block);
         Ok(ControllerExpandVolumeResponse {
             capacity_bytes: signed(record.capacity),
-            node_expansion_required: device,
+            node_expansion_required: device || record.is_image(),
         })
     }
 
@@ -160,6 +158,7 @@ impl Controller {
         let record = self.shares.of_volume(&id)?.run(move |tree| volumes::find(tree, &id.uuid)).await?;
         let judged = capability::check_all(&request.volume_capabilities)
             .and_then(|block| check_type(&record, block))
+            .and_then(|()| check_nodes(&record, &request))
             .and_then(|()| check_context(&request.volume_context))
             .and_then(|()| check_writable(&record, &request))
             .and_then(|()| check_parameters(&record, &request));
@@ -246,6 +245,13 @@ fn check_type(record: &Record, block: bool) -> Result<(), Error> {
         return Err(Error::Precondition("the volume is a directory, and no block device".into()));
     }
     Ok(())
+}
+
+fn check_nodes(record: &Record, request: &ValidateVolumeCapabilitiesRequest) -> Result<(), Error> {
+    if !record.is_image() {
+        return Ok(());
+    }
+    request.volume_capabilities.iter().try_for_each(|how| capability::check_one_node(capability::check(how)?))
 }
 
 fn check_writable(record: &Record, request: &ValidateVolumeCapabilitiesRequest) -> Result<(), Error> {

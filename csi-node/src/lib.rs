@@ -7,6 +7,7 @@
 //! `LustreShare`s, else from the command line.
 
 pub mod admin;
+pub mod adopt;
 pub mod block;
 pub mod capability;
 pub mod cluster;
@@ -17,6 +18,8 @@ pub mod disk;
 pub mod error;
 pub mod id;
 pub mod identity;
+pub mod image;
+pub mod image_mounts;
 pub mod janitor;
 pub mod lease;
 pub mod listing;
@@ -25,8 +28,10 @@ pub mod metrics;
 pub mod mountinfo;
 pub mod mounts;
 pub mod node;
+mod opened;
 pub mod parameters;
 pub mod path;
+pub mod persistent_volume;
 pub mod proto;
 mod qcow2;
 pub mod record;
@@ -36,6 +41,7 @@ pub mod share;
 pub mod socket;
 pub mod store;
 pub mod template;
+mod tools;
 pub mod trash;
 pub mod tree;
 pub mod turns;

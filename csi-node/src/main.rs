@@ -1,12 +1,15 @@
 //! `csi-node` is the CSI driver of a node, of the controller, or both.
 
+mod commands;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
+use commands::Command;
 use csi_node::cluster;
 use csi_node::daemon::{self, Config, Parts};
 use csi_node::share::{Named, Shares};
@@ -30,7 +33,15 @@ enum Role {
 
 /// The CSI driver of lustre-bridge.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    driver: Option<Arguments>,
+}
+
+#[derive(Args)]
 struct Arguments {
     /// What to be.
     #[arg(long, default_value = "all")]
@@ -69,7 +80,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let done = match CommandLine::parse() {
+        CommandLine { command: Some(command), .. } => command.run(),
+        CommandLine { driver: Some(arguments), .. } => run(arguments),
+        CommandLine { .. } => Err(anyhow::anyhow!("nothing was asked for: see --help")),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "csi-node: {error:#}");

@@ -62,6 +62,13 @@ pub fn points(fd: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
     Ok(table.iter().filter(same).map(|mount| mount.point.clone()).collect())
 }
 
+/// Where the file system on the block device `number` is mounted.
+pub fn of_device(number: u64) -> io::Result<Vec<PathBuf>> {
+    let device = format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
+    let mounts = read()?.into_iter().filter(|mount| mount.device == device);
+    Ok(mounts.map(|mount| mount.point).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd as _;

@@ -1,5 +1,6 @@
 //! Showing a volume to a pod: one bind mount of its own directory. Everything here blocks. Disks as block
-//! devices are [`block`]'s; taking away is the same for both.
+//! devices are [`block`]'s, volumes that are images [`image_mounts`](crate::image_mounts)'; taking away is the same for
+//! all.
 //!
 //! The mount is made detached, restricted, and only then attached: there is no moment at which a read-only
 //! volume could be written to. What it covers is hidden before the call answers, so before a pod sees it.
@@ -68,12 +69,12 @@ impl Target {
         fs::symlink_metadata(&self.path).is_ok_and(|is| is.is_dir())
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.path.as_os_str().as_bytes()
     }
 
     /// The directory, or the root of what is mounted on it.
-    fn open(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         self.open_path(OFlags::DIRECTORY)
     }
 
@@ -99,7 +100,7 @@ impl Target {
         Err(Error::Exists(format!("at the target {self} is something else than an empty file")))
     }
 
-    fn make(&self) -> Result<(), Error> {
+    pub(crate) fn make(&self) -> Result<(), Error> {
         match fs::DirBuilder::new().mode(0o750).create(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::Io(format!("cannot make the target {}", self.path.display()), error))

@@ -3,36 +3,29 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-
-use lustre::sys::Space;
 use tonic::{Request, Response, Status};
 
-use crate::block;
 use crate::capability::{self, Access, Capacity, Nodes, Use, signed};
-use crate::disk;
 use crate::error::Error;
 use crate::id::VolumeId;
 use crate::lease::Leases;
 use crate::locks::{Guard, Locks};
 use crate::metrics::Metrics;
-use crate::mountinfo;
 use crate::mounts::{self, Target};
+use crate::opened::open;
 use crate::proto::csi::node_server::Node as Service;
 use crate::proto::csi::node_service_capability::{self, rpc};
-use crate::proto::csi::volume_usage::Unit;
 use crate::proto::csi::{
     NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest,
     NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest,
     NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse,
-    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology, VolumeUsage,
+    NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology,
 };
 use crate::record::{Record, Type};
 use crate::request::{check_context, require};
 use crate::share::{Share, Shares};
 use crate::tree::Tree;
-use crate::volumes;
 
 /// The node service.
 #[derive(Clone, Debug)]
@@ -86,21 +79,21 @@ impl Node {
         let (here, of) = (Arc::clone(&self.here), Arc::clone(&share));
         let job = move |tree: &Tree| {
             let _guards = (guard, alone);
-            let (record, directory) = open(tree, &id)?;
-            let how = how_to_use(&record, how)?;
+            let volume = open(tree, &id, &here.devices)?;
+            let how = how_to_use(&volume.record, how)?;
             if how.nodes == Nodes::OnePod {
-                check_alone(directory.as_fd(), &target)?;
+                volume.check_alone(&target)?;
             }
-            let nested = nested(&of, &record, &others);
-            let show = || show(&here, directory.as_fd(), &target, how, &nested);
-            if !is_leased(&record, how) {
+            let nested = nested(&of, &volume.record, &others);
+            let show = || volume.show(&target, how, &nested);
+            if !is_leased(&volume.record, how) {
                 return show();
             }
             let store = tree.make_store()?;
             here.leases.take(&store, &id)?;
             let shown = show();
             // Nobody may come to unpublish what was never published.
-            if shown.is_err() && !is_used(&record, directory.as_fd(), &here)? {
+            if shown.is_err() && !volume.is_used(here.targets.as_deref())? {
                 here.leases.release(&store, &id)?;
             }
             shown
@@ -137,8 +130,8 @@ impl Node {
         let job = move |tree: &Tree| {
             let _guard = guard;
             let Some(store) = tree.store()? else { return Ok(()) };
-            match open(tree, &id) {
-                Ok((record, directory)) if is_used(&record, directory.as_fd(), &here)? => Ok(()),
+            match open(tree, &id, &here.devices) {
+                Ok(volume) if volume.is_used(here.targets.as_deref())? => Ok(()),
                 Ok(_) | Err(Error::NotFound(_)) => here.leases.release(&store, &id),
                 Err(error) => Err(error),
             }
@@ -156,21 +149,14 @@ impl Node {
         let path = path.map_err(|error| Error::NotFound(error.to_string()))?;
         let devices = self.here.devices.clone();
         let job = move |tree: &Tree| {
-            let (record, directory) = open(tree, &id)?;
-            if !capacity.admits(record.capacity) {
+            let volume = open(tree, &id, &devices)?;
+            let bytes = volume.record.capacity;
+            if !capacity.admits(bytes) {
                 return Err(Error::Range(format!(
-                    "the volume has {} bytes: it is the controller that makes it larger",
-                    record.capacity
+                    "the volume has {bytes} bytes: it is the controller that makes it larger"
                 )));
             }
-            if record.type_ == Type::Disk && !path.is_directory() {
-                let disk = disk::open(directory.as_fd(), false)?;
-                block::check_published(disk.as_fd(), &path)?;
-                block::expand(disk.as_fd(), &devices)?;
-            } else {
-                mounts::check_published(directory.as_fd(), &path)?;
-            }
-            Ok(record.capacity)
+            volume.expand(&path).map(|()| bytes)
         };
         let bytes = share.run(job).await?;
         Ok(NodeExpandVolumeResponse { capacity_bytes: signed(bytes) })
@@ -184,48 +170,9 @@ impl Node {
         // Where no target can be, no volume is.
         let path = self.target("volume_path", &request.volume_path);
         let path = path.map_err(|error| Error::NotFound(error.to_string()))?;
-        let job = move |tree: &Tree| {
-            let (record, directory) = open(tree, &id)?;
-            if record.type_ == Type::Disk && !path.is_directory() {
-                let disk = disk::open(directory.as_fd(), false)?;
-                block::check_published(disk.as_fd(), &path)?;
-                return Ok(vec![bytes(record.capacity, 0, 0)]);
-            }
-            mounts::check_published(directory.as_fd(), &path)?;
-            let space = lustre::sys::statfs(directory.as_fd());
-            Ok(usage(&space.map_err(Error::io("cannot ask the volume's space"))?))
-        };
+        let devices = self.here.devices.clone();
+        let job = move |tree: &Tree| open(tree, &id, &devices)?.stats(&path);
         Ok(NodeGetVolumeStatsResponse { usage: share.run(job).await?, volume_condition: None })
-    }
-}
-
-/// Mounts a volume, or its device.
-fn show(
-    here: &Here,
-    directory: BorrowedFd<'_>,
-    target: &Target,
-    how: Use,
-    nested: &[String],
-) -> Result<(), Error> {
-    let reads_only = how.access == Access::ReadOnly;
-    if !how.block {
-        return mounts::publish(directory, target, reads_only, nested);
-    }
-    let disk = disk::open(directory, !reads_only)?;
-    block::publish(disk.as_fd(), target, reads_only, &here.devices)
-}
-
-/// A volume's record, and its directory as that says.
-fn open(tree: &Tree, id: &VolumeId) -> Result<(Record, OwnedFd), Error> {
-    let record = volumes::find(tree, &id.uuid)?;
-    match tree.open(&record.path) {
-        Ok(directory) => Ok((record, directory)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::NotFound(format!("volume {id} has lost its directory {}", record.path)))
-        }
-        Err(error) => {
-            Err(Error::Io(format!("cannot open the directory {} of volume {id}", record.path), error))
-        }
     }
 }
 
@@ -249,55 +196,21 @@ fn how_to_use(record: &Record, how: Use) -> Result<Use, Error> {
     if how.block && record.type_ != Type::Disk {
         return Err(Error::Invalid("the volume is a directory, and no block device".into()));
     }
+    if record.is_image() {
+        capability::check_one_node(how)?;
+    }
     let access = if record.read_only { Access::ReadOnly } else { how.access };
     Ok(Use { access, ..how })
 }
 
-/// What one node writes to, and two would spoil: disks, and what is for one pod.
+/// What one node writes to, and two would spoil: disks, file systems in images (also when they are only read: the
+/// kernel writes to them), and what is for one pod.
 fn is_leased(record: &Record, how: Use) -> bool {
+    if record.is_image() {
+        return true;
+    }
     let one_node = how.nodes != Nodes::Many && record.type_ == Type::Disk;
     how.access == Access::ReadWrite && (one_node || how.nodes == Nodes::OnePod)
-}
-
-/// That the volume is published nowhere else on this node.
-fn check_alone(directory: BorrowedFd<'_>, target: &Target) -> Result<(), Error> {
-    let points =
-        mountinfo::points(directory).map_err(Error::io("cannot look where the volume is mounted"))?;
-    match target.others(points).first() {
-        Some(other) => Err(Error::Precondition(format!(
-            "the volume is for one pod (ReadWriteOncePod), and is published at {} already",
-            other.display()
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Whether the volume is published anywhere on this node.
-fn is_used(record: &Record, directory: BorrowedFd<'_>, here: &Here) -> Result<bool, Error> {
-    let points = mountinfo::points(directory);
-    let mut points = points.map_err(Error::io("cannot look where the volume is mounted"))?;
-    if record.type_ == Type::Disk {
-        points.extend(block::points(disk::open(directory, false)?.as_fd(), &here.devices)?);
-    }
-    Ok(points.iter().any(|point| here.targets.as_ref().is_none_or(|targets| point.starts_with(targets))))
-}
-
-fn bytes(total: u64, free: u64, available: u64) -> VolumeUsage {
-    of_unit(Unit::Bytes, total, free, available)
-}
-
-fn of_unit(unit: Unit, total: u64, free: u64, available: u64) -> VolumeUsage {
-    VolumeUsage {
-        available: signed(available),
-        total: signed(total),
-        used: signed(total.saturating_sub(free)),
-        unit: unit.into(),
-    }
-}
-
-fn usage(space: &Space) -> Vec<VolumeUsage> {
-    let inodes = of_unit(Unit::Inodes, space.files, space.files_free, space.files_free);
-    vec![bytes(space.total, space.free, space.available), inodes]
 }
 
 fn not_offered<T>(what: &str) -> Result<Response<T>, Status> {

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::capability::Capacity;
+use crate::capability::{self, Capacity};
 use crate::convert::Format;
+use crate::disk;
 use crate::error::Error;
+use crate::image;
 use crate::path::SubPath;
+use crate::proto::csi::VolumeCapability;
 use crate::record::{OnDelete, Size, Type};
 use crate::template;
 use crate::tree::Owner;
@@ -102,20 +105,46 @@ impl Parameters {
     }
 
     /// That a volume of this class can be used as is asked, and have this size.
-    pub fn check(&self, block: bool, capacity: Capacity) -> Result<(), Error> {
+    pub fn check(&self, capabilities: &[VolumeCapability], capacity: Capacity) -> Result<(), Error> {
+        let block = capability::check_all(capabilities)?;
         let disk = self.kind != Kind::Directory;
+        let image = self.size == Size::Image;
         let wrong = if block && !disk {
             "block volumes are disks: the class needs type: disk"
-        } else if disk && capacity.bytes() == 0 {
-            "a disk needs a size: required_bytes is 0"
+        } else if image && disk {
+            "quota: image is for directories: a disk has its size by itself"
+        } else if (disk || image) && capacity.bytes() == 0 {
+            "a disk, and a volume of quota: image, needs a size: required_bytes is 0"
         } else {
-            return Ok(());
+            return self.check_nodes(capabilities);
         };
         Err(Error::Invalid(wrong.into()))
     }
+
+    fn check_nodes(&self, capabilities: &[VolumeCapability]) -> Result<(), Error> {
+        if self.size != Size::Image {
+            return Ok(());
+        }
+        capabilities.iter().try_for_each(|how| capability::check_one_node(capability::check(how)?))
+    }
+
+    /// The pieces that the size of a volume of this class is made of.
+    pub fn unit(&self) -> u64 {
+        unit(self.kind.in_record(), self.size)
+    }
 }
 
-const QUOTAS: [(&str, Size); 2] = [("enforced", Size::Enforced), ("advisory", Size::Advisory)];
+/// Bytes of which a volume has a whole number.
+pub fn unit(type_: Type, size: Size) -> u64 {
+    match (type_, size) {
+        (Type::Disk, _) => disk::BLOCK,
+        (Type::Directory, Size::Image) => image::BLOCK,
+        (Type::Directory, Size::Enforced | Size::Advisory) => 1,
+    }
+}
+
+const QUOTAS: [(&str, Size); 3] =
+    [("enforced", Size::Enforced), ("image", Size::Image), ("advisory", Size::Advisory)];
 const ENDS: [(&str, OnDelete); 2] = [("remove", OnDelete::Remove), ("archive", OnDelete::Archive)];
 
 /// The value that a parameter names; without it the first.
@@ -181,6 +210,8 @@ pub fn mode(text: &str) -> Result<u32, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::csi::volume_capability::access_mode::Mode;
+    use crate::proto::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 
     fn parse(pairs: &[(&str, &str)]) -> Result<Parameters, Error> {
         let parameters = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -231,12 +262,28 @@ mod tests {
             let class = [vec![("share", "s")], bad].concat();
             assert_eq!(parse(&class).unwrap_err().code(), tonic::Code::InvalidArgument, "{class:?}");
         }
-        let check = |pairs: &[(&str, &str)], block, bytes| {
-            let capacity = Capacity::exactly(bytes);
-            parse(&[&[("share", "s")], pairs].concat()).unwrap().check(block, capacity).is_ok()
+    }
+
+    #[test]
+    fn a_class_has_what_it_can_have() {
+        let check = |pairs: &[(&str, &str)], how: AccessType, mode: Mode, bytes| {
+            let access_mode = Some(AccessMode { mode: mode.into() });
+            let how = VolumeCapability { access_type: Some(how), access_mode };
+            let parsed = parse(&[&[("share", "s")], pairs].concat()).unwrap();
+            parsed.check(&[how], Capacity::exactly(bytes)).is_ok()
         };
-        assert!(check(&[("type", "disk")], true, 1) && !check(&[("type", "disk")], true, 0));
-        assert!(!check(&[], true, 1) && check(&[], false, 0));
+        let block = || AccessType::Block(BlockVolume {});
+        let mount = || AccessType::Mount(MountVolume::default());
+        let (disk, image) = ([("type", "disk")], [("quota", "image")]);
+        let (one, many) = (Mode::SingleNodeWriter, Mode::MultiNodeMultiWriter);
+        assert!(check(&disk, block(), one, 1) && !check(&disk, block(), one, 0));
+        assert!(!check(&[], block(), one, 1) && check(&[], mount(), many, 0));
+        assert!(check(&image, mount(), one, 1) && check(&image, mount(), Mode::SingleNodeReaderOnly, 1));
+        assert!(!check(&image, mount(), one, 0) && !check(&image, block(), one, 1));
+        assert!(!check(&[disk, image].concat(), mount(), one, 1));
+        for mode in [many, Mode::MultiNodeReaderOnly, Mode::MultiNodeSingleWriter] {
+            assert!(!check(&image, mount(), mode, 1), "{mode:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::path::SubPath;
 
-/// The format that is written; older ones are read, newer ones refused. Format 2 has `type`, `size` and `onDelete`.
-const VERSION: u32 = 2;
+/// The format that is written; older ones are read, newer ones refused. Format 2 has `type`, `size` and `onDelete`,
+/// format 3 the size `image`.
+const VERSION: u32 = 3;
 
 /// Why a record says nothing.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,8 @@ pub enum Type {
 pub enum Size {
     /// The file system of the share, which also shows it.
     Enforced,
+    /// A file system of the volume's own, in a file ([`image`](crate::image)).
+    Image,
     /// Nothing.
     #[default]
     Advisory,
@@ -110,6 +113,11 @@ impl Record {
         }
     }
 
+    /// Whether it is a file system in a file, which one node mounts.
+    pub fn is_image(&self) -> bool {
+        self.size == Size::Image
+    }
+
     /// Whether they differ at most in the time.
     pub fn says_the_same(&self, other: &Record) -> bool {
         Record { created: String::new(), ..self.clone() }
@@ -160,8 +168,18 @@ mod tests {
     }
 
     #[test]
+    fn the_second_format_stays_readable() {
+        let fixture = br#"{"version":2,"kind":"volume","name":"v","path":"v","capacity":4096,"type":"disk",
+            "size":"enforced","onDelete":"archive","thick":true,"readOnly":false,"created":""}"#;
+        let record = Record::from_bytes(fixture).unwrap();
+        assert_eq!((record.type_, record.size, record.thick), (Type::Disk, Size::Enforced, true));
+        let image = Record { size: Size::Image, ..record };
+        assert_eq!(Record::from_bytes(&image.to_bytes().unwrap()).unwrap(), image);
+    }
+
+    #[test]
     fn newer_and_damaged_records_are_refused() {
-        assert!(matches!(Record::from_bytes(br#"{"version":3,"x":1}"#), Err(RecordError::Newer(3))));
+        assert!(matches!(Record::from_bytes(br#"{"version":4,"x":1}"#), Err(RecordError::Newer(4))));
         for bad in ["", "{}", "[]", r#"{"version":1}"#, "\0\0\0\0"] {
             assert!(matches!(Record::from_bytes(bad.as_bytes()), Err(RecordError::Damaged(_))), "{bad}");
         }

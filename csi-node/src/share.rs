@@ -102,7 +102,7 @@ impl Share {
     pub fn open(&self) -> Result<Tree, Error> {
         let backend = self.open_backend()?;
         match open_directory(backend.as_fd(), self.spec.path.as_str()) {
-            Ok(root) => Ok(Tree::new(root)),
+            Ok(root) => Ok(Tree::new(root).on(&self.host_root)),
             Err(error) => Err(Error::Unavailable(format!(
                 "share {}: cannot open its directory {} beneath {}: {error}",
                 self.name, self.spec.path, self.spec.host_path

@@ -7,6 +7,7 @@
 //!     new/              directories that are being made
 //!     leases/UUID       which node writes to a volume
 //!     nodes/NAME        that a node with leases is alive
+//!     images/UUID.img   the file system that is a volume's
 //! ```
 
 use std::io::{self, Read as _, Write as _};
@@ -31,6 +32,8 @@ const TRASH: &str = "trash";
 const STAGING: &str = "new";
 /// Which node writes to a volume.
 pub const LEASES: &str = "leases";
+/// The file systems of volumes.
+pub const IMAGES: &str = "images";
 /// Which nodes are alive.
 pub const NODES: &str = "nodes";
 const SUFFIX: &str = ".json";
@@ -80,7 +83,7 @@ impl Store {
         Ok(Store { top, volumes, trash, staging, fs: Arc::clone(tree.fs()) })
     }
 
-    /// The directory of what not every share has: [`LEASES`], [`NODES`]. `None` where it was not needed yet.
+    /// The directory of what not every share has: [`LEASES`], [`NODES`], [`IMAGES`]. `None` where it was not needed yet.
     pub fn part(&self, name: &str) -> Result<Option<OwnedFd>, Error> {
         match open_directory(self.top.as_fd(), name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -184,18 +187,45 @@ impl Store {
     /// Renames a volume's directory, durably, so that it stays: to `archived-NAME`, beside where it was. `false` if
     /// it is not there.
     pub fn archive(&self, tree: &Tree, path: &SubPath) -> Result<bool, Error> {
-        put_aside(tree, path, |parent, name| {
-            let plain = format!("archived-{name}");
-            let archived = match sys::rename_exclusive_at(parent, name.as_bytes(), parent, plain.as_bytes()) {
-                // Longer than a name may be: its time has to do.
-                Err(error) if is_taken_or_long(&error) => {
-                    let timed = format!("archived-{}", sys::now_ns());
-                    sys::rename_exclusive_at(parent, name.as_bytes(), parent, timed.as_bytes())
-                }
-                archived => archived,
-            };
-            archived.and_then(|()| self.fs.persist(parent, None))
-        })
+        put_aside(tree, path, |parent, name| self.archive_in(parent, name, name, ""))
+    }
+
+    /// Moves a volume's image to the trash, durably; `false` if it is not there.
+    pub fn discard_image(&self, uuid: &Uuid) -> Result<bool, Error> {
+        self.put_image_aside(uuid, |images, name| self.discard_from(images, name, uuid))
+    }
+
+    /// Renames the image of the volume whose directory would be `path`, durably, so that it stays: to
+    /// `archived-NAME.img`. `false` if it is not there.
+    pub fn archive_image(&self, uuid: &Uuid, path: &SubPath) -> Result<bool, Error> {
+        let label = path.split().map_or("", |(_, name)| name);
+        self.put_image_aside(uuid, |images, name| self.archive_in(images, name, label, ".img"))
+    }
+
+    fn put_image_aside(
+        &self,
+        uuid: &Uuid,
+        aside: impl FnOnce(BorrowedFd<'_>, &str) -> io::Result<()>,
+    ) -> Result<bool, Error> {
+        let Some(images) = self.part(IMAGES)? else { return Ok(false) };
+        match aside(images.as_fd(), &image_name(uuid)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::Io("cannot put the volume's image aside".into(), error)),
+        }
+    }
+
+    fn archive_in(&self, parent: BorrowedFd<'_>, name: &str, label: &str, suffix: &str) -> io::Result<()> {
+        let plain = format!("archived-{label}{suffix}");
+        let archived = match sys::rename_exclusive_at(parent, name.as_bytes(), parent, plain.as_bytes()) {
+            // Longer than a name may be: its time has to do.
+            Err(error) if is_taken_or_long(&error) => {
+                let timed = format!("archived-{}{suffix}", sys::now_ns());
+                sys::rename_exclusive_at(parent, name.as_bytes(), parent, timed.as_bytes())
+            }
+            archived => archived,
+        };
+        archived.and_then(|()| self.fs.persist(parent, None))
     }
 
     fn discard_from(&self, parent: BorrowedFd<'_>, name: &str, uuid: &Uuid) -> io::Result<()> {
@@ -247,6 +277,11 @@ fn is_taken_or_long(error: &io::Error) -> bool {
 
 fn open_parts(top: BorrowedFd<'_>) -> io::Result<[OwnedFd; 3]> {
     Ok([open_directory(top, VOLUMES)?, open_directory(top, TRASH)?, open_directory(top, STAGING)?])
+}
+
+/// The file in [`IMAGES`] that is a volume.
+pub(crate) fn image_name(uuid: &Uuid) -> String {
+    format!("{uuid}.img")
 }
 
 fn file_name(uuid: &Uuid) -> String {

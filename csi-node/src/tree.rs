@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use lustre::fs::{FileSystem, detect};
@@ -58,13 +59,25 @@ pub enum Made {
 pub struct Tree {
     root: OwnedFd,
     fs: Arc<dyn FileSystem>,
+    host: Arc<Path>,
 }
 
 impl Tree {
     /// Of an opened directory.
     pub fn new(root: OwnedFd) -> Tree {
         let fs = detect(root.as_fd());
-        Tree { root, fs }
+        Tree { root, fs, host: Path::new("/").into() }
+    }
+
+    /// On a host whose root is `host`.
+    #[must_use]
+    pub fn on(self, host: &Arc<Path>) -> Tree {
+        Tree { host: Arc::clone(host), ..self }
+    }
+
+    /// The host's root, where its programs are.
+    pub fn host(&self) -> &Path {
+        &self.host
     }
 
     /// The directory of the share itself.

@@ -11,8 +11,9 @@ use crate::capability::Capacity;
 use crate::disk;
 use crate::error::Error;
 use crate::id::Uuid;
+use crate::image;
 use crate::lease;
-use crate::parameters::Kind as What;
+use crate::parameters::{self, Kind as What};
 use crate::path::SubPath;
 use crate::record::{Kind, OnDelete, Record, Size, Type};
 use crate::store::Store;
@@ -57,7 +58,7 @@ pub fn create(tree: &Tree, wanted: &Wanted) -> Result<(Uuid, Record), Error> {
     let uuid = Uuid::of_name(&wanted.name);
     if let Some(record) = store.read(&uuid)? {
         check_same(&record, wanted)?;
-        make(tree, wanted, record.capacity)?;
+        make(tree, &uuid, wanted, record.capacity)?;
         return Ok((uuid, record));
     }
     let record = wanted.record();
@@ -80,14 +81,16 @@ fn check_fits(tree: &Tree, capacity: Capacity) -> Result<(), Error> {
 
 fn not_held() -> Error {
     Error::Invalid(
-        "the share's file system cannot hold a directory to a size and show it: the class needs quota: advisory \
-         (the size is written down, and nothing holds to it), or type: disk"
+        "the share's file system cannot hold a directory to a size and show it: the class needs quota: image (a file \
+         system of the volume's own, for one node at a time), quota: advisory (the size is written down, and nothing \
+         holds to it), or type: disk"
             .into(),
     )
 }
 
-fn make(tree: &Tree, wanted: &Wanted, bytes: u64) -> Result<Made, Error> {
+fn make(tree: &Tree, uuid: &Uuid, wanted: &Wanted, bytes: u64) -> Result<Made, Error> {
     match &wanted.what {
+        What::Directory if wanted.size == Size::Image => image::make(tree, uuid, wanted.owner, bytes),
         What::Directory => tree.make(&wanted.path, wanted.owner),
         What::Disk(disk) => disk::make(tree, &wanted.path, wanted.owner, bytes, disk),
     }
@@ -115,11 +118,12 @@ fn check_same(record: &Record, wanted: &Wanted) -> Result<(), Error> {
 
 /// A directory that was there before is somebody's, and a volume that has it would delete it one day.
 fn make_new(tree: &Tree, store: &Store, uuid: &Uuid, wanted: &Wanted) -> Result<(), Error> {
-    let made = match make(tree, wanted, wanted.capacity.bytes()) {
-        Ok(Made::Existing) => Err(Error::Precondition(format!(
-            "the directory {} exists already and belongs to no volume",
-            wanted.path
-        ))),
+    let made = match make(tree, uuid, wanted, wanted.capacity.bytes()) {
+        Ok(Made::Existing) => Err(Error::Precondition(if wanted.size == Size::Image {
+            format!("the image {uuid}.img exists already and belongs to no volume")
+        } else {
+            format!("the directory {} exists already and belongs to no volume", wanted.path)
+        })),
         Ok(Made::New) => Ok(()),
         Err(error) => Err(error),
     };
@@ -149,9 +153,11 @@ pub fn delete(tree: &Tree, uuid: &Uuid) -> Result<bool, Error> {
         )));
     }
     let _alone = lease::check_unused(&store, uuid)?;
-    match record.on_delete {
-        OnDelete::Remove => store.discard(tree, uuid, &record.path)?,
-        OnDelete::Archive => store.archive(tree, &record.path)?,
+    match (record.on_delete, record.is_image()) {
+        (OnDelete::Remove, false) => store.discard(tree, uuid, &record.path)?,
+        (OnDelete::Archive, false) => store.archive(tree, &record.path)?,
+        (OnDelete::Remove, true) => store.discard_image(uuid)?,
+        (OnDelete::Archive, true) => store.archive_image(uuid, &record.path)?,
     };
     store.remove(uuid)?;
     lease::forget(&store, uuid)?;
@@ -164,7 +170,7 @@ pub fn expand(tree: &Tree, uuid: &Uuid, capacity: Capacity) -> Result<Record, Er
     if record.kind == Kind::Grant {
         return Err(Error::Invalid(format!("volume {uuid} is a grant of the share, which has no size")));
     }
-    let capacity = if record.type_ == Type::Disk { capacity.rounded(disk::BLOCK)? } else { capacity };
+    let capacity = capacity.rounded(parameters::unit(record.type_, record.size))?;
     if record.capacity >= capacity.bytes() {
         return if capacity.admits(record.capacity) {
             Ok(record)
@@ -183,7 +189,11 @@ pub fn expand(tree: &Tree, uuid: &Uuid, capacity: Capacity) -> Result<Record, Er
         disk::resize(&file, record.capacity, record.thick)?;
         lustre::sys::fsync(file.as_fd()).map_err(Error::io("cannot make the disk's size durable"))?;
     }
-    tree.make_store()?.write(uuid, &record)?;
+    let store = tree.make_store()?;
+    if record.is_image() {
+        image::extend(&image::open(&store, uuid)?, record.capacity)?;
+    }
+    store.write(uuid, &record)?;
     Ok(record)
 }
 

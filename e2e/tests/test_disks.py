@@ -1,5 +1,7 @@
 """Disks of virtual machines, and what a claim's size means."""
 
+import pathlib
+import shutil
 import subprocess
 import time
 
@@ -163,6 +165,107 @@ def test_an_importer_is_told_what_claims_of_the_classes_can_be(files, system):
         kube.delete(f"crd/{name}")
     system("rollout", "status", "deployment/lustre-bridge-operator", "--timeout=60s", timeout=90)
     kube.wait("lustreshare/disks")
+
+@pytest.fixture(scope="module")
+def held(tenant):
+    """The directory of a share with a class whose volumes are file systems of their own."""
+    path = directory("held")
+    provisioning = {"reclaimPolicy": "Delete", "quota": "Image"}
+    Kube().apply(share("held", provisioning=provisioning))
+    Kube().wait("lustreshare/held")
+    yield path
+    Kube().delete("lustreshare/held")
+
+
+def test_a_size_is_held_by_a_file_system_of_its_own(tenant, held):
+    tenant.apply(claim("sized", "held", size="32Mi", mode="ReadWriteOnce"), pod("sized", disk="sized"))
+    tenant.wait("pod/sized", seconds=120)
+    assert tenant.sh("sized", "ls -A /disk").stdout == ""
+
+    def total():
+        """In KiB, as df has it."""
+        return int(tenant.sh("sized", "/bin/busybox df -Pk /disk | /bin/busybox tail -n 1").stdout.split()[1])
+
+    assert 32 * 1024 <= total() < 40 * 1024
+    # Nothing of it is seen on the share but the image, which is the driver's.
+    [image] = (held / ".lb~dcsi/images").iterdir()
+    assert image.stat().st_mode & 0o777 == 0o600
+    assert not [p for p in held.iterdir() if p.name != ".lb~dcsi"]
+
+    full = tenant.sh("sized", "/bin/busybox dd if=/dev/zero of=/disk/file bs=1M count=64 conv=fsync", check=False)
+    assert full.returncode != 0 and "No space left on device" in full.stderr
+    written = int(tenant.sh("sized", "/bin/busybox stat -c %s /disk/file").stdout)
+    assert 31 * MI <= written <= 36 * MI
+
+    # A driver that may not grow what is mounted grows it when the next pod comes.
+    online = may_resize()
+    patch = '{"spec":{"resources":{"requests":{"storage":"160Mi"}}}}'
+    tenant("patch", "pvc/sized", "-p", patch)
+    if not online:
+        wait_for(lambda: capacity(tenant, "sized") == "160Mi")
+        tenant.delete("pod/sized")
+        tenant.apply(pod("sized", disk="sized"))
+        tenant.wait("pod/sized", seconds=180)
+
+    def grown():
+        # The kubelet looks at a pod that nothing happens to once a minute.
+        tenant("annotate", "pod/sized", f"looked={time.monotonic()}", "--overwrite")
+        return total() >= 160 * 1024
+
+    wait_for(grown, seconds=120, every=1)
+    assert int(tenant.sh("sized", "/bin/busybox stat -c %s /disk/file").stdout) == written
+    tenant.sh("sized", "/bin/busybox dd if=/dev/zero of=/disk/more bs=1M count=100 conv=fsync")
+    tenant.delete("pod/sized")
+    tenant.delete("pvc/sized")
+    wait_for(lambda: not list((held / ".lb~dcsi/images").iterdir()))
+
+    def gone():
+        return image.name not in subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
+
+    wait_for(gone)
+
+
+def may_resize():
+    """Whether pods of this node, the driver's too, can have CAP_SYS_RESOURCE."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    [bounds] = [line.split()[1] for line in status.splitlines() if line.startswith("CapBnd:")]
+    return int(bounds, 16) >> 24 & 1 == 1
+
+
+def capacity(kube, claim_name):
+    """What the volume of a claim has, as its PersistentVolume says."""
+    volume = kube.get(f"pvc/{claim_name}")["spec"]["volumeName"]
+    return Kube().get(f"pv/{volume}")["spec"]["capacity"]["storage"]
+
+
+def test_a_file_system_of_its_own_is_for_one_node(tenant, held):
+    tenant.apply(claim("shared", "held", size="32Mi"))
+    assert "ReadWriteOnce" in tenant.event("shared", "one node mounts")
+    assert tenant.get("pvc/shared")["status"]["phase"] == "Pending"
+    tenant.delete("pvc/shared")
+
+
+def test_a_file_that_is_there_becomes_a_disk_and_a_file_again(machines, files, system):
+    (files / "old.img").write_bytes(b"old" + bytes(4 * MI - 3))
+
+    def csi_node(command, *arguments):
+        where = ("--host-root", "/host", "--share", f"disks=directory:{files}", "--name", "old-disk")
+        driver = ("exec", "deploy/lustre-bridge-csi-controller", "-c", "csi-node", "--", "/bin/csi-node")
+        return system(*driver, command, *where, *arguments).stdout
+
+    claimed = ("--namespace", "machines", "--claim", "old", "--storage-class", "disks-disks")
+    Kube()("apply", "-f", "-", stdin=csi_node("adopt", "--path", "old.img", *claimed))
+    wanted = disk("old", size="4Mi")
+    wanted["spec"]["volumeName"] = "old-disk"
+    machines.apply(wanted, machine("old", "old"))
+    machines.wait("pod/old")
+    assert machines.sh("old", "/bin/busybox head -c 3 /disk/disk.img").stdout == "old"
+    machines.delete("pod/old")
+    machines.delete("pvc/old")
+    Kube().delete("pv/old-disk")
+    assert csi_node("release") == "machines/old-old-disk/disk.img\n"
+    assert (files / "machines/old-old-disk/disk.img").stat().st_size == 4 * MI
+    shutil.rmtree(files / "machines")
 
 
 def test_deleted_claims_leave_nothing(machines, files):

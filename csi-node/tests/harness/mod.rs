@@ -25,17 +25,28 @@ pub(crate) struct Driver {
     pub(crate) base: Arc<TempDir>,
     pub(crate) process: Child,
     socket: &'static str,
+    /// Its host is this one, with its programs, and not the directory of the test.
+    on_host: bool,
 }
 
 impl Driver {
     pub(crate) async fn start() -> Driver {
+        Driver::start_on(false).await
+    }
+
+    /// As `start`, with the programs of this host.
+    pub(crate) async fn start_on_host() -> Driver {
+        Driver::start_on(true).await
+    }
+
+    async fn start_on(on_host: bool) -> Driver {
         let base = TempDir::new().unwrap();
         for name in ["share", "outside", "kubelet"] {
             fs::create_dir(base.path().join(name)).unwrap();
         }
         fs::write(base.path().join("outside/secret"), "kept").unwrap();
-        let process = spawn(base.path());
-        let driver = Driver { base: base.into(), process, socket: "csi.sock" };
+        let process = spawn_on(base.path(), "n1", "csi.sock", on_host);
+        let driver = Driver { base: base.into(), process, socket: "csi.sock", on_host };
         driver.wait().await;
         driver
     }
@@ -44,10 +55,23 @@ impl Driver {
     pub(crate) async fn beside(other: &Driver, node: &str) -> Driver {
         let base = Arc::clone(&other.base);
         fs::create_dir(base.path().join(kubelet("other.sock"))).unwrap();
-        let process = spawn_as(base.path(), node, "other.sock");
-        let driver = Driver { base, process, socket: "other.sock" };
+        let process = spawn_on(base.path(), node, "other.sock", other.on_host);
+        let driver = Driver { base, process, socket: "other.sock", on_host: other.on_host };
         driver.wait().await;
         driver
+    }
+
+    /// As if the power of its process had been cut.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Killed, and started again as `node`.
+    pub(crate) async fn restart(&mut self, node: &str) {
+        self.kill();
+        self.process = spawn_on(self.base.path(), node, self.socket, self.on_host);
+        self.wait().await;
     }
 
     /// Until the socket answers.
@@ -124,13 +148,19 @@ fn kubelet(socket: &str) -> &'static str {
 }
 
 pub(crate) fn spawn_as(base: &Path, node: &str, socket: &str) -> Child {
+    spawn_on(base, node, socket, false)
+}
+
+fn spawn_on(base: &Path, node: &str, socket: &str, on_host: bool) -> Child {
     let path = |name: &str| base.join(name).to_str().unwrap().to_owned();
     let registration =
         if node == "n1" { path("registration") } else { path(&format!("registration-{node}")) };
+    let (host, share) = if on_host { ("/".into(), path("share")) } else { (path(""), "/share".into()) };
+    let share = format!("s=directory:{share}");
     Command::new(env!("CARGO_BIN_EXE_csi-node"))
         .args(["--role", "all", "--node-id", node])
         .args(["--endpoint", &format!("unix://{}", path(socket))])
-        .args(["--host-root", &path(""), "--share", "s=directory:/share"])
+        .args(["--host-root", &host, "--share", &share])
         .args(["--kubelet-root", &path(kubelet(socket)), "--registration-dir", &registration])
         .env("RUST_LOG", "error")
         .spawn()

@@ -102,6 +102,17 @@ impl LoopDevice {
         self.number
     }
 
+    /// Its node in the directory `dev` of device nodes, as [`loop_attach`] and [`loop_find`] made or checked it.
+    pub fn node_in(&self, dev: &Path) -> io::Result<PathBuf> {
+        let name = name_of(self.number).ok_or(Errno::NXIO)?;
+        Ok(dev.join(name))
+    }
+
+    /// Opened once more, only to be read: as long as it is open, the device stays.
+    pub fn reader(&self) -> io::Result<LoopDevice> {
+        Ok(LoopDevice { fd: super::reopen_read(self.as_fd())?.into(), number: self.number })
+    }
+
     /// What is attached, if anything is. Asks the file's file system, so it may hang with it.
     pub fn status(&self) -> io::Result<Option<LoopStatus>> {
         match raw::loop_status(self.as_fd()) {
@@ -232,9 +243,13 @@ fn show(number: u64) -> String {
 
 /// Whether a device number is a whole loop device's, and not a partition's.
 fn is_loop(number: u64) -> bool {
-    let link = fs::read_link(format!("/sys/dev/block/{}", show(number)));
-    let name = link.as_deref().ok().and_then(Path::file_name).and_then(|name| name.to_str());
-    name.is_some_and(is_name)
+    name_of(number).is_some_and(|name| is_name(&name))
+}
+
+/// What a block device is called in sysfs.
+fn name_of(number: u64) -> Option<String> {
+    let link = fs::read_link(format!("/sys/dev/block/{}", show(number))).ok()?;
+    Some(link.file_name()?.to_str()?.to_owned())
 }
 
 /// The device number by sysfs: where devices have partitions it is not the one in the name.

@@ -5,22 +5,26 @@
 
 mod data;
 mod dir;
+mod ext4;
 mod loop_device;
 mod mount;
 mod name;
 mod open;
+mod program;
 pub(crate) mod raw;
 mod stat;
 mod xattr;
 
 pub use data::{Lock, fdatasync, fsync, lock, now_ns, send_file, set_mtime, unlock};
 pub use dir::{Visit, read_dir};
+pub use ext4::{Ext4, mount_ext4, resize_ext4};
 pub use loop_device::{LoopDevice, LoopOptions, LoopStatus, loop_attach, loop_find};
 pub use mount::{MountPoint, allow_device, attach, clone_tree, detach, empty_tree, mount_point, restrict};
 pub use name::{
     link_at, make_dir_at, read_link_at, remove_dir_at, rename_at, rename_exclusive_at, unlink_at,
 };
-pub use open::{Symlinks, open_beneath, open_in_root, reopen_read, resolved_path};
+pub use open::{Symlinks, is_open_elsewhere, open_beneath, open_in_root, reopen_read, resolved_path};
+pub use program::{given, run_in_root};
 pub use rustix::fs::{Mode, OFlags};
 pub use stat::{Kind, Space, Stat, stat, stat_at, statfs};
 pub use xattr::{create_xattr, get_xattr, remove_xattr, set_xattr};

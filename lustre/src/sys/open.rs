@@ -111,6 +111,19 @@ pub fn resolved_path(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     Ok(rustix::io::retry_on_intr(|| rustix::fs::readlinkat(CWD, link.as_bytes(), Vec::new()))?.into_bytes())
 }
 
+/// Whether anybody but the caller, who opened it once, has a file open on this machine. Two system calls; `false` also
+/// where the file system cannot tell.
+pub fn is_open_elsewhere(file: BorrowedFd<'_>) -> io::Result<bool> {
+    match super::raw::try_write_lease(file) {
+        Ok(()) => Ok(false),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN) => Ok(true),
+            Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Opens for reading what an `O_PATH` descriptor refers to, whatever happened to its name since.
 ///
 /// Never blocks in the open (`O_NONBLOCK`) and takes no terminal, but a device would still be opened: look at

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 /// `MAX_HANDLE_SZ` of the kernel.
 const MAX_HANDLE: usize = 128;
@@ -218,6 +220,43 @@ fn plain_ioctl(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<libc::c_i
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, 0 as libc::c_ulong) };
     check(libc::c_long::from(result))?;
     Ok(result)
+}
+
+/// Asks for a write lease and gives it back: `EAGAIN` while anybody else has the file open.
+pub(crate) fn try_write_lease(file: BorrowedFd<'_>) -> io::Result<()> {
+    for kind in [libc::F_WRLCK, libc::F_UNLCK] {
+        // SAFETY: takes integers only.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+        check(libc::c_long::from(result))?;
+    }
+    Ok(())
+}
+
+/// `_IOW('f', 16, __u64)`.
+const EXT4_IOC_RESIZE_FS: libc::Ioctl = 0x4008_6610;
+
+/// Makes a mounted ext4 this many of its blocks large.
+pub(crate) fn resize_ext4(root: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
+    // SAFETY: the argument is the number that this request reads; the kernel keeps no reference to it.
+    let result = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_RESIZE_FS, &raw const blocks) };
+    check(libc::c_long::from(result))
+}
+
+/// Has `command` begin in the directory `root` as its `/`, with the descriptors `kept` open.
+pub(crate) fn begin_in_root(command: &mut Command, root: RawFd, kept: Vec<RawFd>) {
+    let begin = move || {
+        // SAFETY: takes integers only; nothing of another thread's state is touched.
+        check(libc::c_long::from(unsafe { libc::fchdir(root) }))?;
+        // SAFETY: the path is a NUL-terminated literal.
+        check(libc::c_long::from(unsafe { libc::chroot(c".".as_ptr()) }))?;
+        for fd in &kept {
+            // SAFETY: takes integers only; in the child, whose descriptors are its own.
+            check(libc::c_long::from(unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) }))?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only system calls are made: no allocation, no lock.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// Sets the calling thread's supplementary groups (glibc's wrapper would set those of every thread).
