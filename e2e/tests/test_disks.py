@@ -166,6 +166,7 @@ def test_an_importer_is_told_what_claims_of_the_classes_can_be(files, system):
     system("rollout", "status", "deployment/lustre-bridge-operator", "--timeout=60s", timeout=90)
     kube.wait("lustreshare/disks")
 
+
 @pytest.fixture(scope="module")
 def held(tenant):
     """The directory of a share with a class whose volumes are file systems of their own."""
@@ -197,6 +198,10 @@ def test_a_size_is_held_by_a_file_system_of_its_own(tenant, held):
     written = int(tenant.sh("sized", "/bin/busybox stat -c %s /disk/file").stdout)
     assert 31 * MI <= written <= 36 * MI
 
+    def gone():
+        """The kubelet unmounts after the pod has gone."""
+        return image.name not in subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
+
     # A driver that may not grow what is mounted grows it when the next pod comes.
     online = may_resize()
     patch = '{"spec":{"resources":{"requests":{"storage":"160Mi"}}}}'
@@ -204,6 +209,7 @@ def test_a_size_is_held_by_a_file_system_of_its_own(tenant, held):
     if not online:
         wait_for(lambda: capacity(tenant, "sized") == "160Mi")
         tenant.delete("pod/sized")
+        wait_for(gone)
         tenant.apply(pod("sized", disk="sized"))
         tenant.wait("pod/sized", seconds=180)
 
@@ -218,10 +224,6 @@ def test_a_size_is_held_by_a_file_system_of_its_own(tenant, held):
     tenant.delete("pod/sized")
     tenant.delete("pvc/sized")
     wait_for(lambda: not list((held / ".lb~dcsi/images").iterdir()))
-
-    def gone():
-        return image.name not in subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
-
     wait_for(gone)
 
 
@@ -251,10 +253,10 @@ def test_a_file_that_is_there_becomes_a_disk_and_a_file_again(machines, files, s
     def csi_node(command, *arguments):
         where = ("--host-root", "/host", "--share", f"disks=directory:{files}", "--name", "old-disk")
         driver = ("exec", "deploy/lustre-bridge-csi-controller", "-c", "csi-node", "--", "/bin/csi-node")
-        return system(*driver, command, *where, *arguments).stdout
+        return system(*driver, command, *where, *arguments, check=False)
 
     claimed = ("--namespace", "machines", "--claim", "old", "--storage-class", "disks-disks")
-    Kube()("apply", "-f", "-", stdin=csi_node("adopt", "--path", "old.img", *claimed))
+    Kube()("apply", "-f", "-", stdin=csi_node("adopt", "--path", "old.img", *claimed).stdout)
     wanted = disk("old", size="4Mi")
     wanted["spec"]["volumeName"] = "old-disk"
     machines.apply(wanted, machine("old", "old"))
@@ -263,7 +265,9 @@ def test_a_file_that_is_there_becomes_a_disk_and_a_file_again(machines, files, s
     machines.delete("pod/old")
     machines.delete("pvc/old")
     Kube().delete("pv/old-disk")
-    assert csi_node("release") == "machines/old-old-disk/disk.img\n"
+    # The kubelet unmounts after the pod has gone; until then it is in use.
+    released = wait_for(lambda: csi_node("release").stdout)
+    assert released == "machines/old-old-disk/disk.img\n"
     assert (files / "machines/old-old-disk/disk.img").stat().st_size == 4 * MI
     shutil.rmtree(files / "machines")
 
