@@ -128,3 +128,49 @@ def test_a_bridge_serves_each_account_as_its_own_identity(crowd, tmp_path):
     # Beyond the grant, nobody.
     kube.apply(bridge("beyond", "crowd", subPath="beyond", accounts=[{"name": "AUTH_x", "uid": 2002, "gid": 2000}]))
     kube.until("swiftbridge/beyond", "ShareAccepted", "False", "IdentityNotGranted")
+
+
+@pytest.fixture
+def optional(system):
+    """The definitions of what a bridge makes only where the cluster has it; with them alone, nobody acts on it."""
+    kube = Kube()
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    made = []
+    for group, kind, plural in (
+        ("gateway.networking.k8s.io", "HTTPRoute", "httproutes"),
+        ("monitoring.coreos.com", "ServiceMonitor", "servicemonitors"),
+    ):
+        name = f"{plural}.{group}"
+        if kube.get(f"crd/{name}"):
+            continue
+        version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+        metadata = {"name": name}
+        if group.endswith("k8s.io"):
+            metadata["annotations"] = {"api-approved.kubernetes.io": "unapproved, a test's own"}
+        names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
+        spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
+        crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": metadata}
+        kube.apply({**crd, "spec": spec})
+        kube.wait(f"crd/{name}", "Established")
+        made.append(name)
+    # It looks for what is new in a cluster once a minute, and when it starts.
+    system("rollout", "restart", "deployment/lustre-bridge-operator")
+    yield
+    for name in made:
+        kube.delete(f"crd/{name}")
+    system("rollout", "status", "deployment/lustre-bridge-operator", "--timeout=60s", timeout=90)
+
+
+def test_a_route_and_a_monitor_are_made_where_the_cluster_has_them(optional, tenant, main_share, users):
+    route = {"host": "objects.example.org", "parentRefs": [{"name": "gateway", "namespace": "edge"}]}
+    tenant.apply(bridge("routed", "main", subPath="routed", exposure={"httpRoute": route}))
+    made = wait_for(lambda: tenant.get("httproutes.gateway.networking.k8s.io/routed-swift"), seconds=90)
+    assert made["spec"]["hostnames"] == ["objects.example.org"]
+    assert made["spec"]["parentRefs"][0]["name"] == "gateway"
+    port = tenant.get("service/routed-swift")["spec"]["ports"][0]["port"]
+    assert made["spec"]["rules"][0]["backendRefs"][0] == {"name": "routed-swift", "port": port}
+    monitor = wait_for(lambda: tenant.get("servicemonitors.monitoring.coreos.com/routed-swift"))
+    assert monitor["spec"]["endpoints"]
+    tenant.wait("swiftbridge/routed", seconds=90)
+    tenant.delete("swiftbridge/routed")
+    wait_for(lambda: tenant.get("httproutes.gateway.networking.k8s.io/routed-swift") is None)
