@@ -38,7 +38,7 @@ pub enum Error {
     #[error("{0}")]
     Unavailable(String),
     /// The file system refused.
-    #[error("{0}: {1}")]
+    #[error("{0}: {said}", said = said(.1))]
     Io(String, #[source] io::Error),
 }
 
@@ -69,6 +69,17 @@ impl Error {
                 _ => Code::Internal,
             },
         }
+    }
+}
+
+/// What the file system means, where its own words do not say it.
+fn said(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::LOOP) => "a symbolic link is in the way, and none is followed".into(),
+        Some(Errno::XDEV) => {
+            "another file system is mounted there, or the path leads out of the share".into()
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -105,5 +116,23 @@ impl From<PoolError> for Error {
             }
             other => Error::Io("a job of the share".into(), io::Error::other(other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_the_file_system_means() {
+        let of = |errno: Errno| Error::io("cannot open a/b")(errno.into());
+        assert_eq!(
+            of(Errno::LOOP).to_string(),
+            "cannot open a/b: a symbolic link is in the way, and none is followed"
+        );
+        assert_eq!(of(Errno::LOOP).code(), Code::FailedPrecondition);
+        assert!(of(Errno::NOSPC).to_string().contains("No space left on device"));
+        assert_eq!(of(Errno::NOSPC).code(), Code::ResourceExhausted);
+        assert_eq!(of(Errno::STALE).code(), Code::Unavailable);
     }
 }

@@ -1,5 +1,6 @@
 //! The product on a Kubernetes: its images, its chart, an example to try.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ pub(crate) fn demo() -> Result<()> {
     let share = paths::cache().join("demo-share");
     std::fs::create_dir_all(&share)?;
     let server = build::existing(paths::target().join(build::MUSL).join("release/object-server"))?;
-    let key = random_hex(12)?;
+    let key = demo_key(&cluster)?;
     let example = Example {
         share: &share,
         users: users_toml(&server, &[User::new("demo", "demo", &key, &[".admin"])])?,
@@ -88,6 +89,21 @@ pub(crate) fn demo() -> Result<()> {
         }
     }
     introduce(&cluster, &share, &key)
+}
+
+/// The demo's own, as long as its cluster lives: who runs the demo again keeps what was printed before.
+fn demo_key(cluster: &Cluster) -> Result<String> {
+    let file = cluster.kubeconfig().with_file_name("demo.key");
+    if let Ok(key) = std::fs::read_to_string(&file) {
+        return Ok(key);
+    }
+    let key = random_hex(12)?;
+    let mut options = std::fs::OpenOptions::new();
+    std::io::Write::write_all(
+        &mut options.write(true).create_new(true).mode(0o600).open(&file)?,
+        key.as_bytes(),
+    )?;
+    Ok(key)
 }
 
 fn apply(cluster: &Cluster, yaml: &str) -> Result<()> {

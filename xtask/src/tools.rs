@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::paths;
 use crate::proc::{self, find};
 use crate::report::seconds;
+use crate::{chart, cluster, paths};
 
 /// OpenStack Swift, whose behaviour is the reference.
 pub(crate) const SWIFT: &str = "2.38.3";
@@ -261,6 +261,8 @@ pub(crate) fn all() -> Result<()> {
     swift_source()?;
     rclone()?;
     versitygw()?;
+    cluster::install_programs()?;
+    chart::install_programs()?;
     for (name, _) in CARGO_TOOLS {
         cargo_tool(name)?;
     }

@@ -13,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use programs::install_programs;
 pub(crate) use readme::write;
 
 use crate::cluster::helm;

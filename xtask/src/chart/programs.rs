@@ -58,6 +58,14 @@ pub(super) fn kube_score() -> Result<PathBuf> {
     )
 }
 
+/// Installs what is missing.
+pub(crate) fn install_programs() -> Result<()> {
+    for program in [promtool, kubeconform, crd_check, kube_score] {
+        program()?;
+    }
+    Ok(())
+}
+
 fn build(name: &str, what: &str, package: &str) -> Result<PathBuf> {
     let mut pinned = String::new();
     for file in ["go.mod", "files.go", "judge.go", "main.go", "schemas.go", "upgrade.go"] {

