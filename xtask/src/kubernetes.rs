@@ -106,7 +106,8 @@ fn demo_key(cluster: &Cluster) -> Result<String> {
     Ok(key)
 }
 
-fn apply(cluster: &Cluster, yaml: &str) -> Result<()> {
+/// kubectl apply of these objects.
+pub(crate) fn apply(cluster: &Cluster, yaml: &str) -> Result<()> {
     use std::io::Write as _;
     let mut child =
         cluster.kubectl()?.args(["apply", "-f", "-"]).stdin(std::process::Stdio::piped()).spawn()?;

@@ -61,7 +61,7 @@ fn unpack(dir: &Path) -> Result<PathBuf> {
         .find_map(|line| line.trim().strip_prefix("Depends: "))
         .with_context(|| format!("apt-cache knows no kernel behind {KERNEL}"))?;
     proc::output(Command::new("apt-get").args(["-q", "download", package]).current_dir(dir))?;
-    let file = find(dir, |name| name.ends_with(".deb"))?;
+    let file = find(dir, |name| name.starts_with(package))?;
     let to = dir.join("kernel");
     proc::output(Command::new("dpkg-deb").arg("--extract").arg(file).arg(&to))?;
     Ok(to)

@@ -1,5 +1,6 @@
 //! KubeVirt's images: static programs alone, and a small Debian with libvirt and QEMU for the pods of machines.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -139,7 +140,7 @@ fn users(root: &Path) -> Result<()> {
             .flat_map(|l| [l, "\n"])
             .collect();
         for user in USERS {
-            text += &format!("{user}{rest}\n");
+            let _ = writeln!(text, "{user}{rest}");
         }
         fs::write(path, text)?;
     }

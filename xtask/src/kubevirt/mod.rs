@@ -4,13 +4,13 @@ mod guest;
 mod images;
 mod programs;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::cluster::Cluster;
+use crate::kubernetes::apply;
 use crate::report::seconds;
 use crate::{paths, proc};
 
@@ -48,15 +48,5 @@ pub(crate) fn install(cluster: &Cluster) -> Result<()> {
         ["wait", "--namespace", NAMESPACE, "kubevirt/kubevirt", "--for=condition=Available", "--timeout=10m"];
     proc::output(cluster.kubectl()?.args(wait))?;
     println!("KubeVirt {VERSION} is available after {}", seconds(start.elapsed()));
-    Ok(())
-}
-
-fn apply(cluster: &Cluster, yaml: &str) -> Result<()> {
-    let mut cmd = cluster.kubectl()?;
-    let mut child = cmd.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    child.stdin.take().context("no pipe to kubectl")?.write_all(yaml.as_bytes())?;
-    if !child.wait()?.success() {
-        bail!("kubectl apply failed");
-    }
     Ok(())
 }
