@@ -153,7 +153,11 @@ async fn serve(config: &Config, parts: &Parts, stop: CancellationToken) -> Resul
 
 fn node_service(config: &Config, parts: &Parts, stop: &CancellationToken) -> NodeServer<Node> {
     let leases = match &config.holder {
-        Some(socket) => Keeper::Holder(Client::new(socket, &config.node, Handle::current())),
+        Some(socket) => {
+            let holder = Client::new(socket, &config.node, Handle::current());
+            tokio::spawn(holder.clone().start());
+            Keeper::Holder(holder)
+        }
         None => Keeper::Own(keep_leases(config, &parts.shares, stop)),
     };
     let here = Here {

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 use crate::error::Error;
 use crate::id::VolumeId;
-use crate::lease::{GRACE, Leases};
+use crate::lease::{BEAT, GRACE, Leases};
 use crate::metrics::Metrics;
 use crate::proto::holder::holder_client::HolderClient;
 use crate::proto::holder::holder_server::Holder as Service;
-use crate::proto::holder::{LeaseRequest, LeaseResponse};
+use crate::proto::holder::{LeaseRequest, LeaseResponse, RecoverRequest, RecoverResponse};
 use crate::share::{Share, Shares};
 use crate::tree::Tree;
 
@@ -43,14 +43,19 @@ impl Holder {
         Holder { shares, leases, metrics }
     }
 
-    fn volume(&self, request: &LeaseRequest) -> Result<VolumeId, Error> {
-        if request.node_id != self.leases.node() {
+    fn check_node(&self, asked_by: &str) -> Result<(), Error> {
+        if asked_by != self.leases.node() {
             return Err(Error::Precondition(format!(
                 "this is the holder of leases of node {}, and it was asked by the driver of node {}",
                 self.leases.node(),
-                request.node_id
+                asked_by
             )));
         }
+        Ok(())
+    }
+
+    fn volume(&self, request: &LeaseRequest) -> Result<VolumeId, Error> {
+        self.check_node(&request.node_id)?;
         Ok(VolumeId::parse(&request.volume_id)?)
     }
 
@@ -85,6 +90,12 @@ impl Holder {
         let id = self.volume(&request)?;
         Ok(said(self.leases.concerns(&id)))
     }
+
+    fn recover(&self, request: &RecoverRequest) -> Result<RecoverResponse, Error> {
+        self.check_node(&request.node_id)?;
+        self.leases.look_again();
+        Ok(RecoverResponse { version: VERSION })
+    }
 }
 
 fn said(held: bool) -> LeaseResponse {
@@ -103,6 +114,10 @@ impl Service for Holder {
 
     async fn concerns(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseResponse>, Status> {
         self.metrics.observe("AskLease", self.concerns(request.into_inner())).await
+    }
+
+    async fn recover(&self, request: Request<RecoverRequest>) -> Result<Response<RecoverResponse>, Status> {
+        self.metrics.observe("RecoverLeases", async { self.recover(request.get_ref()) }).await
     }
 }
 
@@ -147,6 +162,30 @@ impl Client {
         self.call(Call::Concerns, id).await
     }
 
+    /// Tells the holder that a driver starts, as soon as it can be told.
+    pub async fn start(self) {
+        loop {
+            match timeout(PATIENCE, self.recover()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => tracing::warn!(%error, "the holder of leases does not know of this driver"),
+                Err(_) => {}
+            }
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
+    async fn recover(&self) -> Result<(), Error> {
+        let request = RecoverRequest { version: VERSION, node_id: (*self.node).into() };
+        let answer = self.connect().await?.recover(request).await;
+        answer.map(|_| ()).map_err(|status| self.error(&status))
+    }
+
+    async fn connect(&self) -> Result<HolderClient<Channel>, Error> {
+        let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display()));
+        let channel = endpoint.map_err(|error| self.away(error))?.connect().await;
+        Ok(HolderClient::new(channel.map_err(|error| self.away(causes(&error)))?))
+    }
+
     async fn call(&self, call: Call, id: &VolumeId) -> Result<bool, Error> {
         let patience = match call {
             Call::Concerns => PATIENCE,
@@ -158,9 +197,7 @@ impl Client {
     }
 
     async fn answer(&self, call: Call, id: &VolumeId) -> Result<bool, Error> {
-        let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display()));
-        let channel = endpoint.map_err(|error| self.away(error))?.connect().await;
-        let mut holder = HolderClient::new(channel.map_err(|error| self.away(causes(&error)))?);
+        let mut holder = self.connect().await?;
         let request =
             LeaseRequest { version: VERSION, volume_id: id.to_string(), node_id: (*self.node).into() };
         let answer = match call {

@@ -234,6 +234,11 @@ impl Leases {
         Ok(())
     }
 
+    /// Has [`recover`](Leases::recover) look again, at every share.
+    pub fn look_again(&self) {
+        self.recovered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// False while another holds the lock, maybe only to look.
     fn recover_one(&self, store: &Store, id: &VolumeId) -> Result<bool, Error> {
         let Some(file) = existing(store, &id.uuid).map_err(Error::io("cannot open it"))? else {

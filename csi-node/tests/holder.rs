@@ -7,11 +7,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
+use csi_node::holder::Client;
+use csi_node::id::VolumeId;
 use csi_node::lease::GRACE;
 use csi_node::proto::csi::volume_capability::access_mode::Mode;
 use csi_node::proto::csi::{CapacityRange, CreateVolumeRequest, NodePublishVolumeRequest};
-use harness::{Driver, alone, capability, is_root, publish, with};
+use harness::{Driver, Holder, alone, capability, is_root, publish, socket_of_holder, with};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tonic::{Code, Status};
 
 struct Nodes {
@@ -160,13 +163,30 @@ async fn leases_of_a_driver_go_over_to_its_new_holder() {
         return;
     }
     alone();
-    let one = Driver::start().await;
+    let mut one = Driver::start().await;
     let id = one.create(disk("vm")).await.unwrap();
+    // The holder is there before the driver that knows of it, and has found that there is nothing to hold.
+    one.holder = Some(Holder::start(&one.base, "n1").await);
+    let holder = Client::new(&one.path(&socket_of_holder("n1")), "n1", Handle::current());
+    let volume = VolumeId::parse(&id).unwrap();
+    while holder.concerns(&volume).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     one.publish(writes(&id, &one.target("vm"))).await.unwrap();
     let other = Driver::beside(&one, "n2").await.held("n2").await;
-    let nodes = Nodes { one: one.held("n1").await, other, id };
+    one.kill();
+    one.back("n1").await;
+    while !holder.concerns(&volume).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut nodes = Nodes { one, other, id };
     refused(nodes.publish_other().await, Code::FailedPrecondition, "node n1 (epoch 1)");
+    nodes.one.kill();
+    tokio::time::sleep(GRACE + Duration::from_secs(2)).await;
+    refused(nodes.publish_other().await, Code::FailedPrecondition, "node n1 (epoch 1)");
+    nodes.one.back("n1").await;
     nodes.publish_one("vm").await.unwrap();
+    assert_eq!(nodes.lease(), (1, "n1".into()));
     nodes.unpublish_one("vm").await.unwrap();
     nodes.publish_other().await.unwrap();
 }

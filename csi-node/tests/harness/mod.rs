@@ -39,7 +39,7 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    async fn start(base: &Arc<TempDir>, node: &str) -> Holder {
+    pub(crate) async fn start(base: &Arc<TempDir>, node: &str) -> Holder {
         let holder =
             Holder { process: spawn_holder(base.path(), node), base: Arc::clone(base), node: node.into() };
         holder.wait().await;
@@ -202,7 +202,7 @@ async fn answers(socket: &Path) {
     panic!("nothing answers at {}", socket.display());
 }
 
-fn socket_of_holder(node: &str) -> String {
+pub(crate) fn socket_of_holder(node: &str) -> String {
     format!("holder-{node}.sock")
 }
 
