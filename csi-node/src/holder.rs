@@ -86,8 +86,8 @@ impl Holder {
         Ok(said(false))
     }
 
-    async fn concerns(&self, request: LeaseRequest) -> Result<LeaseResponse, Error> {
-        let id = self.volume(&request)?;
+    fn concerns(&self, request: &LeaseRequest) -> Result<LeaseResponse, Error> {
+        let id = self.volume(request)?;
         Ok(said(self.leases.concerns(&id)))
     }
 
@@ -113,7 +113,7 @@ impl Service for Holder {
     }
 
     async fn concerns(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseResponse>, Status> {
-        self.metrics.observe("AskLease", self.concerns(request.into_inner())).await
+        self.metrics.observe("AskLease", async { self.concerns(request.get_ref()) }).await
     }
 
     async fn recover(&self, request: Request<RecoverRequest>) -> Result<Response<RecoverResponse>, Status> {

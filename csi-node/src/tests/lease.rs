@@ -60,7 +60,9 @@ fn two_calls_of_one_node_at_once_are_one() {
     assert!(!is_of(&place.store, &id().uuid, "node").unwrap());
     std::thread::scope(|s| {
         let calls: Vec<_> = (0..4).map(|_| s.spawn(|| node.take(&place.store, &id()))).collect();
-        calls.into_iter().for_each(|call| call.join().unwrap().unwrap());
+        for call in calls {
+            call.join().unwrap().unwrap();
+        }
     });
     assert!(is_of(&place.store, &id().uuid, "node").unwrap());
     assert!(refused(Leases::new("other", GRACE).take(&place.store, &id())).contains("(epoch 1)"));
