@@ -6,26 +6,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::admin::{self, State};
 use crate::controller::Controller;
+use crate::holder::{Client, Holder};
 use crate::identity::Identity;
 use crate::janitor::Janitor;
+use crate::keeper::{self, Keeper};
 use crate::lease::{self, Leases};
-use crate::locks::{Guard, Locks};
 use crate::metrics::Metrics;
 use crate::node::{Here, Node};
 use crate::proto::csi::controller_server::ControllerServer;
 use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;
+use crate::proto::holder::holder_server::HolderServer;
 use crate::proto::registration::registration_server::RegistrationServer;
 use crate::registration::Registration;
-use crate::share::{Share, Shares};
+use crate::share::Shares;
 use crate::socket;
-use crate::tree::Tree;
+use crate::turns::Turns;
 
 /// Why the driver does not run.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,10 @@ pub struct Config {
     pub controller: bool,
     /// Whether it shows them to pods; and beneath what, if that is known.
     pub node_service: bool,
+    /// Whether it holds the leases of a driver that does.
+    pub holds_leases: bool,
+    /// The socket of who does that for it; without it the driver does.
+    pub holder: Option<PathBuf>,
     /// All targets lie beneath it.
     pub targets: Option<PathBuf>,
     /// Where the host's device nodes are.
@@ -104,7 +111,7 @@ pub async fn run(config: Config, parts: Parts, stop: CancellationToken) -> Resul
     let registration = config.registration.as_ref().map(|_| Registration::new(&config.endpoint));
     let status = Status { parts: parts.clone(), registration: registration.clone() };
     let admin = serve_admin(config.admin, status).await?;
-    let services = serve_csi(&config, &parts, stop.clone());
+    let services = serve(&config, &parts, stop.clone());
     let registered = serve_registration(config.registration.clone(), registration, stop.clone());
     // If one of them ends, so does the other.
     let ended = tokio::try_join!(end_with(&stop, services), end_with(&stop, registered));
@@ -120,64 +127,53 @@ async fn end_with<T>(stop: &CancellationToken, task: impl Future<Output = T>) ->
     task.await
 }
 
-async fn serve_csi(config: &Config, parts: &Parts, stop: CancellationToken) -> Result<(), DaemonError> {
+async fn serve(config: &Config, parts: &Parts, stop: CancellationToken) -> Result<(), DaemonError> {
     let listener = socket::listen(&config.endpoint)
         .map_err(|error| DaemonError::Listen(config.endpoint.clone(), error))?;
     let Parts { shares, janitor, metrics } = parts.clone();
     let controller = config.controller.then(|| {
         ControllerServer::new(Controller::new(shares.clone(), &config.node, janitor, metrics.clone()))
     });
-    let node = config.node_service.then(|| {
-        let here = Arc::new(Here {
-            id: config.node.clone(),
-            targets: config.targets.clone(),
-            devices: config.devices.clone(),
-            leases: Leases::new(&config.node, lease::GRACE),
-        });
-        tokio::spawn(keep_leases(shares.clone(), Arc::clone(&here), stop.clone()));
-        NodeServer::new(Node::new(shares.clone(), here, metrics))
+    let node = config.node_service.then(|| node_service(config, parts, &stop));
+    let holder = config.holds_leases.then(|| {
+        let leases = keep_leases(config, &shares, &stop);
+        HolderServer::new(Holder::new(shares.clone(), leases, metrics))
     });
+    let identity = holder.is_none().then(|| IdentityServer::new(Identity::new(shares)));
     tracing::info!(endpoint = %config.endpoint.display(), node = config.node, "serving");
     Server::builder()
-        .add_service(IdentityServer::new(Identity::new(shares)))
+        .add_optional_service(identity)
         .add_optional_service(controller)
         .add_optional_service(node)
+        .add_optional_service(holder)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
         .await?;
     Ok(())
 }
 
-/// Takes leases again that were held before a restart, and gives the signs of life that others wait for. A share that
-/// hangs stops no other.
-async fn keep_leases(shares: Shares, here: Arc<Here>, stop: CancellationToken) {
-    let locks = Locks::default();
-    loop {
-        for share in shares.all().unwrap_or_default() {
-            let Ok(guard) = locks.take(&share.name) else { continue };
-            if share.check_node(&here.id).is_ok() {
-                tokio::spawn(keep_leases_of(share, Arc::clone(&here), guard));
-            }
+fn node_service(config: &Config, parts: &Parts, stop: &CancellationToken) -> NodeServer<Node> {
+    let leases = match &config.holder {
+        Some(socket) => {
+            let holder = Client::new(socket, &config.node, Handle::current());
+            tokio::spawn(holder.clone().start());
+            Keeper::Holder(holder)
         }
-        if tokio::time::timeout(lease::BEAT, stop.cancelled()).await.is_ok() {
-            return;
-        }
-    }
+        None => Keeper::Own(keep_leases(config, &parts.shares, stop)),
+    };
+    let here = Here {
+        id: config.node.clone(),
+        targets: config.targets.clone(),
+        devices: config.devices.clone(),
+        leases,
+        turns: Turns::new(),
+    };
+    NodeServer::new(Node::new(parts.shares.clone(), here.into(), parts.metrics.clone()))
 }
 
-async fn keep_leases_of(share: Arc<Share>, here: Arc<Here>, guard: Guard) {
-    let name = share.name.clone();
-    let job = move |tree: &Tree| {
-        let _guard = guard;
-        let store = tree.store()?;
-        here.leases.recover(store.as_ref(), &name)?;
-        match store {
-            Some(store) if here.leases.any_of(&name) => here.leases.beat(&store),
-            _ => Ok(()),
-        }
-    };
-    if let Err(error) = share.run(job).await {
-        tracing::debug!(share = share.name, %error, "no sign of life on the share");
-    }
+fn keep_leases(config: &Config, shares: &Shares, stop: &CancellationToken) -> Leases {
+    let leases = Leases::new(&config.node, lease::GRACE);
+    tokio::spawn(keeper::keep(shares.clone(), leases.clone(), stop.clone()));
+    leases
 }
 
 /// The socket goes when the driver does: the kubelet takes that as the end of the driver on this node.

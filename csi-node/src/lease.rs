@@ -1,8 +1,9 @@
-//! Which node writes to a volume that one node may write to: a file on the share, locked by that node's driver.
+//! Which node writes to a volume that one node may write to: a file on the share, locked by that node's driver, or
+//! by its [holder](crate::holder).
 //!
-//! A driver that dies loses its lock at once, but what it mounted stays. So another node takes over only when the
-//! lock is free *and* the node's sign of life has stood still for a while, in which a driver that merely restarted
-//! takes its locks again. Who takes over counts the epoch up; a node whose epoch is past publishes no more.
+//! Who dies loses its locks at once, but what is mounted stays. So another node takes over only when the lock is free
+//! *and* the node's sign of life has stood still for a while, in which one that merely restarted takes its locks
+//! again. Who takes over counts the epoch up; a node whose epoch is past publishes no more.
 //! Everything here blocks.
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::id::{Uuid, VolumeId};
 use crate::store::{LEASES, NODES, Store, for_each_name};
+use crate::turns::Turns;
 
 /// How long a node's sign of life has to stand still before another takes over what it wrote to.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -56,6 +58,8 @@ pub struct Leases {
     held: Arc<Mutex<HashMap<VolumeId, Held>>>,
     /// The shares where what was held before a restart is held again.
     recovered: Arc<Mutex<HashSet<String>>>,
+    /// Who asks twice at once waits, and is not told that its own node has the lock.
+    turns: Arc<Turns<VolumeId>>,
 }
 
 /// A lock, which is there as long as its file is open.
@@ -75,7 +79,13 @@ impl Leases {
             grace,
             held: Arc::default(),
             recovered: Arc::default(),
+            turns: Arc::default(),
         }
+    }
+
+    /// Whose they are.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<VolumeId, Held>> {
@@ -89,6 +99,7 @@ impl Leases {
 
     /// Takes the lease of a volume, or finds that this node has it. May wait for the grace of a node that is gone.
     pub fn take(&self, store: &Store, id: &VolumeId) -> Result<(), Error> {
+        let _turn = self.turns.take(id.clone());
         if self.has(id)? {
             return Ok(());
         }
@@ -169,6 +180,7 @@ impl Leases {
 
     /// Gives a lease back, if this node has it.
     pub fn release(&self, store: &Store, id: &VolumeId) -> Result<(), Error> {
+        let _turn = self.turns.take(id.clone());
         let written = |error| Error::Io(format!("cannot give the lease of volume {id} back"), error);
         let held = self.held().get(id).map(|held| Arc::clone(&held.file));
         let file = match held {
@@ -189,9 +201,10 @@ impl Leases {
         Ok(())
     }
 
-    /// Whether this node may have the lease of a volume, as far as it is known yet.
+    /// Whether this node may have the lease of a volume, or is about to, as far as it is known yet.
     pub fn concerns(&self, id: &VolumeId) -> bool {
-        self.held().contains_key(id) || !self.recovered(&id.share)
+        // Who asked for it may have gone since, and another gives it back.
+        self.turns.is_taken(id) || self.held().contains_key(id) || !self.recovered(&id.share)
     }
 
     fn recovered(&self, share: &str) -> bool {
@@ -219,6 +232,11 @@ impl Leases {
             self.recovered.lock().unwrap_or_else(PoisonError::into_inner).insert(share.into());
         }
         Ok(())
+    }
+
+    /// Has [`recover`](Leases::recover) look again, at every share.
+    pub fn look_again(&self) {
+        self.recovered.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// False while another holds the lock, maybe only to look.
@@ -262,6 +280,13 @@ pub fn check_unused(store: &Store, uuid: &Uuid) -> Result<Option<File>, Error> {
     }
     let lease = read(&file).map_err(looked())?;
     Err(Error::Precondition(format!("the volume is in use on node {}", lease.node)))
+}
+
+/// Whether the lease of a volume names `node`.
+pub fn is_of(store: &Store, uuid: &Uuid, node: &str) -> Result<bool, Error> {
+    let named =
+        existing(store, uuid).and_then(|file| file.map_or(Ok(false), |file| Ok(read(&file)?.node == node)));
+    named.map_err(Error::io("cannot read the volume's lease"))
 }
 
 /// Removes the lease of a volume that is gone.

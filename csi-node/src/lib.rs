@@ -16,11 +16,13 @@ pub mod convert;
 pub mod daemon;
 pub mod disk;
 pub mod error;
+pub mod holder;
 pub mod id;
 pub mod identity;
 pub mod image;
 pub mod image_mounts;
 pub mod janitor;
+pub mod keeper;
 pub mod lease;
 pub mod listing;
 pub mod locks;
@@ -49,5 +51,7 @@ pub mod volumes;
 
 /// The driver's name, which is in every volume and every node object.
 pub const DRIVER: &str = crds::DRIVER;
+/// The `DaemonSet` whose pods hold the nodes' leases.
+pub const HOLDER: &str = "lustre-bridge-csi-holder";
 /// The topology key whose value is the node's id.
 pub const TOPOLOGY: &str = crds::NODE_TOPOLOGY;

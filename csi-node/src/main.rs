@@ -1,4 +1,4 @@
-//! `csi-node` is the CSI driver of a node, of the controller, or both.
+//! `csi-node` is the CSI driver of a node, of the controller, or both; or what holds the leases of a node's driver.
 
 mod commands;
 
@@ -29,6 +29,18 @@ enum Role {
     Node,
     /// Both.
     All,
+    /// Holds the leases of a node's driver, and stays while that is replaced.
+    Holder,
+}
+
+impl Role {
+    fn controller(self) -> bool {
+        matches!(self, Role::Controller | Role::All)
+    }
+
+    fn node(self) -> bool {
+        matches!(self, Role::Node | Role::All)
+    }
 }
 
 /// The CSI driver of lustre-bridge.
@@ -52,6 +64,10 @@ struct Arguments {
     /// The name of this node.
     #[arg(long)]
     node_id: String,
+    /// The socket of the node's holder of leases (--role holder), as `unix:///path`. Without it the driver holds them
+    /// itself, and is taken for dead when it is away for longer than 10 seconds.
+    #[arg(long, value_parser = socket::parse_endpoint)]
+    holder: Option<PathBuf>,
     /// A share, NAME=directory:/path; may be given several times. Not with --kubernetes.
     #[arg(long, conflicts_with = "kubernetes")]
     share: Vec<Named>,
@@ -71,7 +87,7 @@ struct Arguments {
     #[arg(long)]
     registration_dir: Option<PathBuf>,
     /// Where to serve /metrics, /healthz and /readyz [default in a cluster: [::]:9466 of the controller,
-    /// [::]:9467 of a node].
+    /// [::]:9467 of a node, [::]:9468 of a holder].
     #[arg(long)]
     admin_listen: Option<SocketAddr>,
     /// Write log lines as JSON.
@@ -96,6 +112,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     ensure!(!arguments.node_id.is_empty(), "--node-id is empty: give the node's name");
+    ensure!(
+        arguments.holder.is_none() || arguments.role.node(),
+        "--holder is for the driver of a node: --role node or all"
+    );
     log(arguments.json);
     // Modes are set as they are meant; until then a file is the driver's alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -122,14 +142,14 @@ async fn serve(arguments: Arguments) -> Result<()> {
     let stop = stop_on_signal()?;
     if !arguments.kubernetes {
         shares.replace(arguments.share.iter().map(|share| (share.name.clone(), share.spec.clone())));
-        if arguments.role != Role::Node {
+        if arguments.role.controller() {
             arguments.share.iter().map(|share| &share.name).for_each(|name| parts.janitor.call(name));
         }
     }
     // Its watches and workers end with the runtime.
     if arguments.kubernetes {
         let client = kube::Client::try_default().await.context("cannot reach the API server")?;
-        let controller = arguments.role != Role::Node;
+        let controller = arguments.role.controller();
         tokio::spawn(cluster::run(client, parts.clone(), arguments.node_id.clone(), controller));
     }
     daemon::run(config(&arguments)?, parts, stop).await.context("the driver ended")
@@ -139,13 +159,16 @@ fn config(arguments: &Arguments) -> Result<Config> {
     let default_admin = match arguments.role {
         _ if !arguments.kubernetes => None,
         Role::Node => Some("[::]:9467".parse()?),
+        Role::Holder => Some("[::]:9468".parse()?),
         Role::Controller | Role::All => Some("[::]:9466".parse()?),
     };
     Ok(Config {
         endpoint: arguments.endpoint.clone(),
         node: arguments.node_id.clone(),
-        controller: arguments.role != Role::Node,
-        node_service: arguments.role != Role::Controller,
+        controller: arguments.role.controller(),
+        node_service: arguments.role.node(),
+        holds_leases: arguments.role == Role::Holder,
+        holder: arguments.holder.clone(),
         targets: arguments.kubelet_root.clone(),
         devices: arguments.dev.clone(),
         registration: arguments.registration_dir.clone(),

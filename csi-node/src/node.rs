@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use crate::capability::{self, Access, Capacity, Nodes, Use, signed};
 use crate::error::Error;
 use crate::id::VolumeId;
-use crate::lease::Leases;
+use crate::keeper::{Keeper, Known};
 use crate::locks::{Guard, Locks};
 use crate::metrics::Metrics;
 use crate::mounts::{self, Target};
@@ -26,6 +26,7 @@ use crate::record::{Record, Type};
 use crate::request::{check_context, require};
 use crate::share::{Share, Shares};
 use crate::tree::Tree;
+use crate::turns::Turns;
 
 /// The node service.
 #[derive(Clone, Debug)]
@@ -46,7 +47,9 @@ pub struct Here {
     /// Where the host's device nodes are.
     pub devices: PathBuf,
     /// What only this node writes to.
-    pub leases: Leases,
+    pub leases: Keeper,
+    /// A lease is not given back by one call while another shows the volume.
+    pub turns: Turns<VolumeId>,
 }
 
 impl Node {
@@ -89,6 +92,7 @@ impl Node {
             if !is_leased(&volume.record, how) {
                 return show();
             }
+            let _turn = here.turns.take(id.clone());
             let store = tree.make_store()?;
             here.leases.take(&store, &id)?;
             let shown = show();
@@ -123,16 +127,19 @@ impl Node {
 
     /// Gives the lease of a volume back that is published nowhere on this node any more.
     async fn give_back(&self, id: VolumeId, guard: Guard) -> Result<(), Error> {
-        let Some(share) = self.shares.get(&id.share)?.filter(|_| self.here.leases.concerns(&id)) else {
+        let Some(share) = self.shares.get(&id.share)? else { return Ok(()) };
+        let known = self.here.leases.ask(&id).await;
+        if matches!(known, Known::No) {
             return Ok(());
-        };
+        }
         let here = Arc::clone(&self.here);
         let job = move |tree: &Tree| {
             let _guard = guard;
             let Some(store) = tree.store()? else { return Ok(()) };
+            let _turn = here.turns.take(id.clone());
             match open(tree, &id, &here.devices) {
                 Ok(volume) if volume.is_used(here.targets.as_deref())? => Ok(()),
-                Ok(_) | Err(Error::NotFound(_)) => here.leases.release(&store, &id),
+                Ok(_) | Err(Error::NotFound(_)) => here.leases.give_back(&store, &id, known),
                 Err(error) => Err(error),
             }
         };

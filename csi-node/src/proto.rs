@@ -10,3 +10,8 @@ pub mod csi {
 pub mod registration {
     tonic::include_proto!("pluginregistration");
 }
+
+/// What the node plugin asks the holder of leases.
+pub mod holder {
+    tonic::include_proto!("lustrebridge.holder.v1");
+}

@@ -11,7 +11,7 @@ pub struct Turns<K> {
     freed: Condvar,
 }
 
-impl<K: Hash + Eq + Copy> Turns<K> {
+impl<K: Hash + Eq + Clone> Turns<K> {
     /// Nobody works on anything.
     pub const fn new() -> Turns<K> {
         Turns { held: LazyLock::new(Mutex::default), freed: Condvar::new() }
@@ -21,12 +21,17 @@ impl<K: Hash + Eq + Copy> Turns<K> {
     pub fn take(&self, key: K) -> Turn<'_, K> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.freed.wait_while(held, |held| held.contains(&key));
-        free.unwrap_or_else(PoisonError::into_inner).insert(key);
+        free.unwrap_or_else(PoisonError::into_inner).insert(key.clone());
         Turn { turns: self, key }
+    }
+
+    /// Whether somebody has `key` now.
+    pub fn is_taken(&self, key: &K) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 }
 
-impl<K: Hash + Eq + Copy> Default for Turns<K> {
+impl<K: Hash + Eq + Clone> Default for Turns<K> {
     fn default() -> Turns<K> {
         Turns::new()
     }
@@ -34,12 +39,12 @@ impl<K: Hash + Eq + Copy> Default for Turns<K> {
 
 /// Ends when it is dropped.
 #[derive(Debug)]
-pub struct Turn<'a, K: Hash + Eq + Copy> {
+pub struct Turn<'a, K: Hash + Eq + Clone> {
     turns: &'a Turns<K>,
     key: K,
 }
 
-impl<K: Hash + Eq + Copy> Drop for Turn<'_, K> {
+impl<K: Hash + Eq + Clone> Drop for Turn<'_, K> {
     fn drop(&mut self) {
         self.turns.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
         self.turns.freed.notify_all();
@@ -57,6 +62,7 @@ mod tests {
         static TURNS: Turns<u8> = Turns::new();
         static INSIDE: AtomicU32 = AtomicU32::new(0);
         let other = TURNS.take(2);
+        assert!(TURNS.is_taken(&2) && !TURNS.is_taken(&1));
         let work = || {
             for _ in 0..1000 {
                 let _turn = TURNS.take(1);

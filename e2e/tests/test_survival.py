@@ -1,10 +1,11 @@
 """What is killed comes back, and nothing acknowledged or mounted is lost. These tests disturb the others: they come last."""
 
+import json
 import os
 
 import pytest
 
-from conftest import Kube, claim, pod, run, wait_for
+from conftest import Kube, claim, directory, pod, run, share, wait_for
 
 
 def test_pods_keep_their_mounts_while_the_driver_restarts(system, tenant, main_share):
@@ -27,6 +28,39 @@ def test_pods_keep_their_mounts_while_the_driver_restarts(system, tenant, main_s
     assert tenant.sh("later", "cat /steady/file").stdout == "before\nduring\n"
     for what in ("pod/steady", "pod/later", "pvc/steady"):
         tenant.delete(what)
+
+
+def test_a_disk_stays_leased_while_the_driver_is_replaced(system, tenant):
+    files = directory("leased")
+    provisioning = {"reclaimPolicy": "Delete", "quota": "Advisory", "virtualMachineDisks": {}}
+    Kube().apply(share("leased", provisioning=provisioning))
+    Kube().wait("lustreshare/leased")
+    tenant.apply(claim("leased", "leased-disks", size="8Mi", mode="ReadWriteOnce"), pod("leased", disk="leased"))
+    tenant.wait("pod/leased", seconds=90)
+
+    def lease():
+        [file] = (files / ".lb~dcsi/leases").iterdir()
+        return json.loads(file.read_text())
+
+    def holder():
+        [found] = system.get("pods", "-l", "app.kubernetes.io/component=csi-holder")["items"]
+        return found["metadata"]["uid"], [c["restartCount"] for c in found["status"]["containerStatuses"]]
+
+    before, held_by = lease(), holder()
+    assert before["node"] and before["epoch"] == 1
+    for what in ("restart", "status"):
+        system("rollout", what, "daemonset/lustre-bridge-csi-node", *(["--timeout=120s"] if what == "status" else []), timeout=150)
+    assert (lease(), holder()) == (before, held_by)
+    # The new driver finds the lease where it is: for another pod, and to give it back.
+    tenant.apply(pod("leased-too", disk="leased"))
+    tenant.wait("pod/leased-too", seconds=90)
+    assert lease() == before
+    tenant.delete("pod/leased")
+    assert lease() == before
+    tenant.delete("pod/leased-too")
+    wait_for(lambda: lease()["node"] == "")
+    tenant.delete("pvc/leased")
+    Kube().delete("lustreshare/leased", seconds=90)
 
 
 def restart(part):

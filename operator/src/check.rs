@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::cluster::{Key, Kind};
 
 const DEPLOYMENTS: [&str; 2] = ["lustre-bridge-operator", "lustre-bridge-csi-controller"];
-const DAEMON_SET: &str = "lustre-bridge-csi-node";
+const DAEMON_SETS: [&str; 2] = ["lustre-bridge-csi-node", "lustre-bridge-csi-holder"];
 /// No more names are told at once.
 const MOST: usize = 20;
 
@@ -48,7 +48,9 @@ pub async fn install(client: &Client, namespace: &str) -> Result<(), CheckError>
         troubles.extend(deployment(name, deployments.get_opt(name).await?));
     }
     let daemon_sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
-    troubles.extend(daemon_set(DAEMON_SET, daemon_sets.get_opt(DAEMON_SET).await?));
+    for name in DAEMON_SETS {
+        troubles.extend(daemon_set(name, daemon_sets.get_opt(name).await?));
+    }
     if troubles.is_empty() { Ok(()) } else { Err(CheckError::Troubles(troubles)) }
 }
 

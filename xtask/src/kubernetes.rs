@@ -30,7 +30,8 @@ fn install(kubeconfig: &Path) -> Result<()> {
     let start = Instant::now();
     let mut cmd = helm_for(kubeconfig)?;
     cmd.args(["upgrade", "--install", RELEASE, "charts/lustre-bridge", "--namespace", NAMESPACE]);
-    cmd.args(["--create-namespace", "--wait", "--timeout", "5m"]);
+    // Helm's newer way waits for holders that are replaced by nobody.
+    cmd.args(["--create-namespace", "--wait=legacy", "--timeout", "5m"]);
     proc::output(&mut cmd)?;
     println!("chart installed after {}", seconds(start.elapsed()));
     Ok(())

@@ -54,6 +54,42 @@ fn one_node_has_it_until_it_gives_it_back() {
 }
 
 #[test]
+fn two_calls_of_one_node_at_once_are_one() {
+    let place = place();
+    let node = Leases::new("node", GRACE);
+    assert!(!is_of(&place.store, &id().uuid, "node").unwrap());
+    std::thread::scope(|s| {
+        let calls: Vec<_> = (0..4).map(|_| s.spawn(|| node.take(&place.store, &id()))).collect();
+        for call in calls {
+            call.join().unwrap().unwrap();
+        }
+    });
+    assert!(is_of(&place.store, &id().uuid, "node").unwrap());
+    assert!(refused(Leases::new("other", GRACE).take(&place.store, &id())).contains("(epoch 1)"));
+}
+
+#[test]
+fn who_waits_for_a_lease_may_get_it() {
+    let place = place();
+    let dead = Leases::new("dead", GRACE);
+    dead.take(&place.store, &id()).unwrap();
+    drop(dead);
+    let next = Leases::new("next", GRACE);
+    next.recover(Some(&place.store), "s").unwrap();
+    assert!(!next.concerns(&id()));
+    std::thread::scope(|s| {
+        let waiting = s.spawn(|| next.take(&place.store, &id()));
+        // Whoever asked may be gone: who gives it back has to know of it.
+        while !next.concerns(&id()) {
+            assert!(!waiting.is_finished());
+        }
+        next.release(&place.store, &id()).unwrap();
+        waiting.join().unwrap().unwrap();
+    });
+    assert!(!next.concerns(&id()) && !is_of(&place.store, &id().uuid, "next").unwrap());
+}
+
+#[test]
 fn a_dead_node_is_outwaited_and_publishes_no_more() {
     let place = place();
     let dead = Leases::new("dead", GRACE);

@@ -27,6 +27,49 @@ pub(crate) struct Driver {
     socket: &'static str,
     /// Its host is this one, with its programs, and not the directory of the test.
     on_host: bool,
+    /// Who holds its leases, if it does not itself.
+    pub(crate) holder: Option<Holder>,
+}
+
+/// The binary as the holder of a node's leases.
+pub(crate) struct Holder {
+    process: Child,
+    base: Arc<TempDir>,
+    node: String,
+}
+
+impl Holder {
+    pub(crate) async fn start(base: &Arc<TempDir>, node: &str) -> Holder {
+        let holder =
+            Holder { process: spawn_holder(base.path(), node), base: Arc::clone(base), node: node.into() };
+        holder.wait().await;
+        holder
+    }
+
+    async fn wait(&self) {
+        answers(&self.base.path().join(socket_of_holder(&self.node))).await;
+    }
+
+    /// As if the power of its process had been cut.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Killed before, or not.
+    pub(crate) async fn restart(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = spawn_holder(self.base.path(), &self.node);
+        self.wait().await;
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Driver {
@@ -46,7 +89,7 @@ impl Driver {
         }
         fs::write(base.path().join("outside/secret"), "kept").unwrap();
         let process = spawn_on(base.path(), "n1", "csi.sock", on_host);
-        let driver = Driver { base: base.into(), process, socket: "csi.sock", on_host };
+        let driver = Driver { base: base.into(), process, socket: "csi.sock", on_host, holder: None };
         driver.wait().await;
         driver
     }
@@ -56,9 +99,25 @@ impl Driver {
         let base = Arc::clone(&other.base);
         fs::create_dir(base.path().join(kubelet("other.sock"))).unwrap();
         let process = spawn_on(base.path(), node, "other.sock", other.on_host);
-        let driver = Driver { base, process, socket: "other.sock", on_host: other.on_host };
+        let driver = Driver { base, process, socket: "other.sock", on_host: other.on_host, holder: None };
         driver.wait().await;
         driver
+    }
+
+    /// With its leases in a process of their own.
+    pub(crate) async fn held(mut self, node: &str) -> Driver {
+        self.kill();
+        self.holder = Some(Holder::start(&self.base, node).await);
+        self.back(node).await;
+        self
+    }
+
+    /// Started again after it was killed, beside its holder.
+    pub(crate) async fn back(&mut self, node: &str) {
+        let mut command = command(self.base.path(), node, self.socket, self.on_host);
+        let holder = self.path(&socket_of_holder(node));
+        self.process = command.arg(format!("--holder=unix://{}", holder.display())).spawn().unwrap();
+        self.wait().await;
     }
 
     /// As if the power of its process had been cut.
@@ -76,13 +135,7 @@ impl Driver {
 
     /// Until the socket answers.
     pub(crate) async fn wait(&self) {
-        for _ in 0..600 {
-            if UnixStream::connect(self.path(self.socket)).await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("the driver does not answer");
+        answers(&self.path(self.socket)).await;
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -139,6 +192,31 @@ impl Drop for Driver {
     }
 }
 
+async fn answers(socket: &Path) {
+    for _ in 0..600 {
+        if UnixStream::connect(socket).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("nothing answers at {}", socket.display());
+}
+
+pub(crate) fn socket_of_holder(node: &str) -> String {
+    format!("holder-{node}.sock")
+}
+
+fn spawn_holder(base: &Path, node: &str) -> Child {
+    let path = |name: &str| base.join(name).to_str().unwrap().to_owned();
+    Command::new(env!("CARGO_BIN_EXE_csi-node"))
+        .args(["--role", "holder", "--node-id", node])
+        .args(["--endpoint", &format!("unix://{}", path(&socket_of_holder(node)))])
+        .args(["--host-root", &path(""), "--share", "s=directory:/share"])
+        .env("RUST_LOG", "error")
+        .spawn()
+        .unwrap()
+}
+
 pub(crate) fn spawn(base: &Path) -> Child {
     spawn_as(base, "n1", "csi.sock")
 }
@@ -152,19 +230,23 @@ pub(crate) fn spawn_as(base: &Path, node: &str, socket: &str) -> Child {
 }
 
 fn spawn_on(base: &Path, node: &str, socket: &str, on_host: bool) -> Child {
+    command(base, node, socket, on_host).spawn().unwrap()
+}
+
+fn command(base: &Path, node: &str, socket: &str, on_host: bool) -> Command {
     let path = |name: &str| base.join(name).to_str().unwrap().to_owned();
     let registration =
         if node == "n1" { path("registration") } else { path(&format!("registration-{node}")) };
     let (host, share) = if on_host { ("/".into(), path("share")) } else { (path(""), "/share".into()) };
     let share = format!("s=directory:{share}");
-    Command::new(env!("CARGO_BIN_EXE_csi-node"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_csi-node"));
+    command
         .args(["--role", "all", "--node-id", node])
         .args(["--endpoint", &format!("unix://{}", path(socket))])
         .args(["--host-root", &host, "--share", &share])
         .args(["--kubelet-root", &path(kubelet(socket)), "--registration-dir", &registration])
-        .env("RUST_LOG", "error")
-        .spawn()
-        .unwrap()
+        .env("RUST_LOG", "error");
+    command
 }
 
 pub(crate) async fn connect(path: PathBuf) -> Channel {
