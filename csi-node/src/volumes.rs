@@ -16,7 +16,7 @@ use crate::parameters::Kind as What;
 use crate::path::SubPath;
 use crate::record::{Kind, OnDelete, Record, Size, Type};
 use crate::store::Store;
-use crate::tree::{Made, Owner, Tree};
+use crate::tree::{Built, Made, Owner, Tree};
 
 /// A volume that is asked for.
 #[derive(Debug)]
@@ -61,9 +61,25 @@ pub fn create(tree: &Tree, wanted: &Wanted) -> Result<(Uuid, Record), Error> {
         return Ok((uuid, record));
     }
     let record = wanted.record();
-    store.write(&uuid, &record)?;
-    make_new(tree, &store, &uuid, wanted)?;
+    // Built before the record is written, a directory is durable with it, in one commit of the file system.
+    let built = match wanted.what {
+        What::Directory => {
+            tree.build(&store, &wanted.path, wanted.owner)?.ok_or_else(|| taken(wanted)).map(Some)?
+        }
+        What::Disk(_) => None,
+    };
+    if let Err(error) = store.write(&uuid, &record) {
+        if let Some(built) = built {
+            built.remove(&store);
+        }
+        return Err(error);
+    }
+    make_new(tree, &store, &uuid, wanted, built)?;
     Ok((uuid, record))
+}
+
+fn taken(wanted: &Wanted) -> Error {
+    Error::Precondition(format!("the directory {} exists already and belongs to no volume", wanted.path))
 }
 
 fn check_possible(tree: &Tree, wanted: &Wanted) -> Result<(), Error> {
@@ -114,12 +130,19 @@ fn check_same(record: &Record, wanted: &Wanted) -> Result<(), Error> {
 }
 
 /// A directory that was there before is somebody's, and a volume that has it would delete it one day.
-fn make_new(tree: &Tree, store: &Store, uuid: &Uuid, wanted: &Wanted) -> Result<(), Error> {
-    let made = match make(tree, wanted, wanted.capacity.bytes()) {
-        Ok(Made::Existing) => Err(Error::Precondition(format!(
-            "the directory {} exists already and belongs to no volume",
-            wanted.path
-        ))),
+fn make_new(
+    tree: &Tree,
+    store: &Store,
+    uuid: &Uuid,
+    wanted: &Wanted,
+    built: Option<Built>,
+) -> Result<(), Error> {
+    let made = match built {
+        Some(built) => built.put(store, &wanted.path),
+        None => make(tree, wanted, wanted.capacity.bytes()),
+    };
+    let made = match made {
+        Ok(Made::Existing) => Err(taken(wanted)),
         Ok(Made::New) => Ok(()),
         Err(error) => Err(error),
     };
