@@ -209,14 +209,21 @@ pub fn unpublish(target: &Target) -> Result<(), Error> {
         let released = block::release(target);
         let _held = released.map_err(Error::io(format!("cannot detach the loop device at {target}")))?;
         let detached = sys::detach(target.bytes());
-        if !detached.map_err(Error::io(format!("cannot detach what is mounted at {target}")))? {
-            break;
+        let detached = detached.map_err(Error::io(format!("cannot detach what is mounted at {target}")))?;
+        let removed = remove(target);
+        // What is in the way may be another mount, below the one that went.
+        if removed.is_ok() || !detached {
+            return removed;
         }
     }
+    remove(target)
+}
+
+/// Never more than an empty directory or an empty file: what is in it is not ours.
+fn remove(target: &Target) -> Result<(), Error> {
     match fs::remove_dir(&target.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(target),
-        // Never more than an empty directory: what is in it is not ours.
         removed => removed.map_err(Error::io(format!("cannot remove the directory {target}"))),
     }
 }

@@ -112,16 +112,81 @@ impl Tree {
             return Ok(Made::Existing);
         }
         let store = self.make_store()?;
+        let built = self.build(&store, path, owner)?;
+        built.map_or(Ok(Made::Existing), |built| built.put(&store, path))
+    }
+
+    /// Builds a directory with its owner and mode where nobody sees it, and makes those on the way to it as
+    /// [`Owner::between`], durably. `None` if it exists.
+    pub fn build(&self, store: &Store, path: &SubPath, owner: Owner) -> Result<Option<Built>, Error> {
         let mut parent = self.open(&SubPath::share()).map_err(Error::io("cannot open the share"))?;
         let mut names = path.components().peekable();
-        let mut made = Made::Existing;
         while let Some(name) = names.next() {
-            let owner = if names.peek().is_some() { Owner::between() } else { owner };
-            let step = enter(&*self.fs, store.staging(), parent.as_fd(), name, owner);
-            (parent, made) =
-                step.map_err(Error::io(format!("cannot make {name:?} of the directory {path}")))?;
+            let failed = Error::io(format!("cannot make {name:?} of the directory {path}"));
+            if names.peek().is_none() {
+                let built = match open_directory(parent.as_fd(), name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        Built::new(&*self.fs, store.staging(), parent, name, owner).map(Some)
+                    }
+                    found => found.map(|_| None),
+                };
+                return built.map_err(failed);
+            }
+            let between = enter(&*self.fs, store.staging(), parent.as_fd(), name, Owner::between());
+            (parent, _) = between.map_err(failed)?;
         }
-        Ok(made)
+        Ok(None)
+    }
+}
+
+/// A directory that has its owner and mode, and is not in its place yet. Whoever lets go of it leaves it to
+/// [`Store::tidy`].
+#[derive(Debug)]
+pub struct Built {
+    parent: OwnedFd,
+    name: String,
+    temporary: Vec<u8>,
+    directory: File,
+}
+
+impl Built {
+    fn new(
+        fs: &dyn FileSystem,
+        staging: BorrowedFd<'_>,
+        parent: OwnedFd,
+        name: &str,
+        owner: Owner,
+    ) -> io::Result<Built> {
+        let temporary = fs.temporary_name(name.as_bytes())?;
+        let directory = build(staging, &temporary, owner)?;
+        Ok(Built { parent, name: name.to_owned(), temporary, directory })
+    }
+
+    /// Puts it where it belongs, durably. What came there meanwhile is left as it is.
+    pub fn put(self, store: &Store, path: &SubPath) -> Result<Made, Error> {
+        let placed = self.place(store.fs(), store.staging());
+        placed.map_err(Error::io(format!("cannot put the directory {path} in its place")))
+    }
+
+    /// Takes it away again.
+    pub fn remove(self, store: &Store) {
+        // What stays is tidied away.
+        let _ = sys::remove_dir_at(store.staging(), &self.temporary);
+    }
+
+    fn place(self, fs: &dyn FileSystem, staging: BorrowedFd<'_>) -> io::Result<Made> {
+        sys::fsync(self.directory.as_fd())?;
+        let parent = self.parent.as_fd();
+        match sys::rename_exclusive_at(staging, &self.temporary, parent, self.name.as_bytes()) {
+            Ok(()) => fs.persist(parent, None).map(|()| Made::New),
+            Err(error) => {
+                sys::remove_dir_at(staging, &self.temporary)?;
+                if Errno::from_io_error(&error) != Some(Errno::EXIST) {
+                    return Err(error);
+                }
+                open_directory(parent, &self.name).map(|_| Made::Existing)
+            }
+        }
     }
 }
 
@@ -140,30 +205,18 @@ pub fn enter(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         found => return Ok((found?, Made::Existing)),
     }
-    let temporary = fs.temporary_name(name.as_bytes())?;
-    build(staging, &temporary, owner)?;
-    match sys::rename_exclusive_at(staging, &temporary, parent, name.as_bytes()) {
-        Ok(()) => {
-            fs.persist(parent, None)?;
-            Ok((open_directory(parent, name)?, Made::New))
-        }
-        Err(error) => {
-            sys::remove_dir_at(staging, &temporary)?;
-            if Errno::from_io_error(&error) != Some(Errno::EXIST) {
-                return Err(error);
-            }
-            Ok((open_directory(parent, name)?, Made::Existing))
-        }
-    }
+    let built = Built::new(fs, staging, parent.try_clone_to_owned()?, name, owner)?;
+    let made = built.place(fs, staging)?;
+    Ok((open_directory(parent, name)?, made))
 }
 
 /// A new directory in a place that is ours alone.
-fn build(staging: BorrowedFd<'_>, name: &[u8], owner: Owner) -> io::Result<()> {
+fn build(staging: BorrowedFd<'_>, name: &[u8], owner: Owner) -> io::Result<File> {
     sys::make_dir_at(staging, name, 0o700)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let directory = File::from(sys::open_beneath(staging, name, flags, Symlinks::Never)?);
     own(directory.as_fd(), owner)?;
-    sys::fsync(directory.as_fd())
+    Ok(directory)
 }
 
 /// The mode comes last: chown takes set-user-id and set-group-id away.

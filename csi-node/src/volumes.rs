@@ -17,7 +17,7 @@ use crate::parameters::{self, Kind as What};
 use crate::path::SubPath;
 use crate::record::{Kind, OnDelete, Record, Size, Type};
 use crate::store::Store;
-use crate::tree::{Made, Owner, Tree};
+use crate::tree::{Built, Made, Owner, Tree};
 
 /// A volume that is asked for.
 #[derive(Debug)]
@@ -62,9 +62,30 @@ pub fn create(tree: &Tree, wanted: &Wanted) -> Result<(Uuid, Record), Error> {
         return Ok((uuid, record));
     }
     let record = wanted.record();
-    store.write(&uuid, &record)?;
-    make_new(tree, &store, &uuid, wanted)?;
+    // Built before the record is written, a directory is durable with it, in one commit of the file system.
+    let built = match wanted.what {
+        What::Directory if wanted.size != Size::Image => {
+            let built = tree.build(&store, &wanted.path, wanted.owner)?;
+            Some(built.ok_or_else(|| taken(&uuid, wanted))?)
+        }
+        _ => None,
+    };
+    if let Err(error) = store.write(&uuid, &record) {
+        if let Some(built) = built {
+            built.remove(&store);
+        }
+        return Err(error);
+    }
+    make_new(tree, &store, &uuid, wanted, built)?;
     Ok((uuid, record))
+}
+
+fn taken(uuid: &Uuid, wanted: &Wanted) -> Error {
+    Error::Precondition(if wanted.size == Size::Image {
+        format!("the image {uuid}.img exists already and belongs to no volume")
+    } else {
+        format!("the directory {} exists already and belongs to no volume", wanted.path)
+    })
 }
 
 fn check_possible(tree: &Tree, wanted: &Wanted) -> Result<(), Error> {
@@ -117,13 +138,19 @@ fn check_same(record: &Record, wanted: &Wanted) -> Result<(), Error> {
 }
 
 /// A directory that was there before is somebody's, and a volume that has it would delete it one day.
-fn make_new(tree: &Tree, store: &Store, uuid: &Uuid, wanted: &Wanted) -> Result<(), Error> {
-    let made = match make(tree, uuid, wanted, wanted.capacity.bytes()) {
-        Ok(Made::Existing) => Err(Error::Precondition(if wanted.size == Size::Image {
-            format!("the image {uuid}.img exists already and belongs to no volume")
-        } else {
-            format!("the directory {} exists already and belongs to no volume", wanted.path)
-        })),
+fn make_new(
+    tree: &Tree,
+    store: &Store,
+    uuid: &Uuid,
+    wanted: &Wanted,
+    built: Option<Built>,
+) -> Result<(), Error> {
+    let made = match built {
+        Some(built) => built.put(store, &wanted.path),
+        None => make(tree, uuid, wanted, wanted.capacity.bytes()),
+    };
+    let made = match made {
+        Ok(Made::Existing) => Err(taken(uuid, wanted)),
         Ok(Made::New) => Ok(()),
         Err(error) => Err(error),
     };

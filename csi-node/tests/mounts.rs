@@ -58,6 +58,34 @@ async fn a_volume_is_shown_and_taken_away() {
     assert!(driver.share("v/file").exists());
 }
 
+/// Directories on a directory, and files on a file.
+#[tokio::test]
+async fn whatever_is_mounted_on_one_another_goes_together() {
+    if !is_root() {
+        return;
+    }
+    alone();
+    let driver = Driver::start().await;
+    let id = driver.create(wanted("v")).await.unwrap();
+    let (directory, file) = (driver.target("directory"), driver.target("file"));
+    driver.publish(publish(&id, &directory)).await.unwrap();
+    fs::write(&file, "").unwrap();
+    let outside = driver.path("outside");
+    for (source, target) in [(&outside, &directory), (&outside.join("secret"), &file)] {
+        for _ in 0..2 {
+            rustix::mount::mount_bind(source, target).unwrap();
+        }
+        driver.unpublish(&id, target).await.unwrap();
+        assert!(mounts(target).is_empty() && !Path::new(target).exists());
+    }
+    assert!(driver.outside_is_untouched() && driver.share("v").exists());
+    // What is no mount and not empty stays.
+    fs::create_dir(&directory).unwrap();
+    fs::write(format!("{directory}/theirs"), "").unwrap();
+    assert!(driver.unpublish(&id, &directory).await.is_err());
+    assert!(Path::new(&directory).join("theirs").exists());
+}
+
 async fn stats_are_of_the_volume(driver: &Driver, id: &str, target: &str) {
     let stats = |path: &str| NodeGetVolumeStatsRequest {
         volume_id: id.into(),

@@ -70,6 +70,10 @@ pub struct Config {
     /// Accounts whose directory is not the one of their name: account to path beneath `root`.
     #[serde(default)]
     pub accounts: BTreeMap<String, String>,
+    /// Whether an account that does not exist is made by the first write to it. If not, every request for it is
+    /// answered 404.
+    #[serde(default = "yes")]
+    pub account_autocreate: bool,
     /// Whether `a` may be an object while there are objects below `a/`. If not, the second of the two is refused (409).
     #[serde(default = "yes")]
     pub prefixes_may_be_objects: bool,

@@ -131,8 +131,12 @@ pub async fn run(
     Ok(())
 }
 
-fn features(_config: &Config) -> Features {
-    Features { policies: vec!["default".to_owned()], account_management: false, account_autocreate: true }
+fn features(config: &Config) -> Features {
+    Features {
+        policies: vec!["default".to_owned()],
+        account_management: false,
+        account_autocreate: config.account_autocreate,
+    }
 }
 
 /// Tells log and metrics of every request.

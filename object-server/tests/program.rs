@@ -146,6 +146,24 @@ fn a_server_serves_counts_logs_and_stops() {
 }
 
 #[test]
+fn an_account_that_does_not_exist_stays_so_where_it_shall_not_appear_by_itself() {
+    let folder = Folder::new();
+    let [plain, _, admin] = folder.ports;
+    let mut running = Running(folder.command("root = 'root'\naccount_autocreate = false").spawn().unwrap());
+    while !folder.curl(admin, "/readyz", &[]).starts_with("200") {
+        assert!(running.0.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let login = folder.curl(plain, "/auth/v1.0", &["-H", "X-Auth-User: test:owner", "-H", "X-Auth-Key: key"]);
+    let token = login.lines().find(|line| line.starts_with("X-Auth-Token: ")).unwrap();
+    let put = || folder.curl(plain, "/v1/AUTH_test/c", &["-X", "PUT", "-H", token]);
+    assert!(put().starts_with("404"));
+    assert!(fs::read_dir(folder.path("root")).unwrap().next().is_none());
+    fs::create_dir(folder.path("root/AUTH_test")).unwrap();
+    assert!(put().starts_with("201"));
+}
+
+#[test]
 fn a_server_that_cannot_start_says_why() {
     let folder = Folder::new();
     let why = |more: &str| {

@@ -164,6 +164,7 @@ async fn a_bridge_becomes_an_object_server_with_no_more_rights_than_it_needs() {
     assert_eq!(config.identity.mode, IdentityMode::Process);
     assert_eq!(config.durability, Durability::Full);
     assert_eq!(config.accounts["AUTH_a"], "a");
+    assert!(!config.account_autocreate, "it lists its accounts");
     let policy = cluster.server.get("networkpolicies", "team-a", "objects-swift").unwrap();
     assert!(policy["spec"]["egress"].is_null() && policy["spec"]["policyTypes"][1] == "Egress");
     let bridge = cluster.bridge("team-a", "objects");
@@ -203,6 +204,7 @@ async fn several_identities_take_a_grant_that_says_so() {
     let config = understood(&config);
     assert_eq!(config.identity.mode, IdentityMode::Map);
     assert!(config.identity.allows_uid(2099) && !config.identity.allows_uid(2100));
+    assert!(config.account_autocreate, "it lists none");
     assert!(config.listen.is_empty() && config.tls.unwrap().listen[0].port() == 8443);
     assert_eq!(config.auth.public_url.as_deref(), Some("https://o.example.org"));
     let bridge = cluster.bridge("team-a", "objects");

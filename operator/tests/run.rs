@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fake::{Fault, Server};
-use harness::{condition, share};
+use harness::{Cluster, condition, conditions, crowd, share};
 use operator::Settings;
 use operator::lease::{Claim, Election};
 use operator::metrics::Metrics;
@@ -96,6 +96,36 @@ async fn at_rest_nothing_is_written() {
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(server.take_writes(), Vec::<String>::new());
     // Another instance, which reads everything anew, finds it as it should be.
+    start(&server);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(server.take_writes(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_shares_and_bridges_at_rest_write_nothing() {
+    const COUNT: usize = 500;
+    let server = Server::default();
+    crowd(&server, COUNT);
+    start(&server);
+    let all = |plural: &str, kind: &str| conditions(&server, plural, kind);
+    until("every share and bridge is judged", || {
+        all("lustreshares", "Ready").0 == COUNT && all("swiftbridges", "Ready").0 == COUNT
+    })
+    .await;
+    let cluster = Cluster::of(&server);
+    cluster.driver();
+    cluster.bind();
+    until("every bridge has a pod", || server.all("deployments").len() == COUNT).await;
+    cluster.start_pods();
+    until("everything is ready", || {
+        all("lustreshares", "Ready").1 == COUNT && all("swiftbridges", "Ready").1 == COUNT
+    })
+    .await;
+    assert_eq!(server.all("persistentvolumeclaims").len(), 3 * COUNT);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    server.take_writes();
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(server.take_writes(), Vec::<String>::new());
     start(&server);
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(server.take_writes(), Vec::<String>::new());

@@ -107,6 +107,23 @@ fn a_directory_that_is_there_is_not_taken() {
 }
 
 #[test]
+fn a_directory_that_comes_while_one_is_built_is_not_taken() {
+    let place = place();
+    let store = place.tree.make_store().unwrap();
+    let asked = wanted("v", "a/v", 0);
+    let built = || place.tree.build(&store, &asked.path, asked.owner).unwrap();
+    let [early, late, unwanted] = [built(), built(), built()].map(Option::unwrap);
+    assert!(!place.path("a/v").exists() && place.path("a").exists());
+    assert_eq!(early.put(&store, &asked.path).unwrap(), Made::New);
+    fs::write(place.path("a/v/file"), "kept").unwrap();
+    assert_eq!(late.put(&store, &asked.path).unwrap(), Made::Existing);
+    unwanted.remove(&store);
+    assert!(built().is_none());
+    assert_eq!(fs::read_to_string(place.path("a/v/file")).unwrap(), "kept");
+    assert_eq!(fs::read_dir(place.path(".lb~dcsi/new")).unwrap().count(), 0);
+}
+
+#[test]
 fn planted_links_lead_nowhere() {
     let place = place();
     let outside = place.base.path().join("outside");

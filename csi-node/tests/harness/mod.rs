@@ -187,6 +187,19 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        let ended = |process: &mut Child| process.try_wait().is_ok_and(|status| status.is_some());
+        if ended(&mut self.process) {
+            return;
+        }
+        // Asked first: what is killed leaves no account of the lines that it ran.
+        let pid = rustix::process::Pid::from_child(&self.process);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        for _ in 0..100 {
+            if ended(&mut self.process) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -18,6 +18,7 @@ const FULL: &str = r#"
     clock_skew_seconds = 5
     tombstone_seconds = 6
     trans_id_suffix = "-a"
+    account_autocreate = false
 
     [tls]
     listen = ["0.0.0.0:8443"]
@@ -92,11 +93,13 @@ fn the_least_configuration_has_swifts_limits() {
     assert_eq!((config.clock_skew_seconds, config.tombstone_seconds), (300, 86_400));
     assert!(config.tls.is_none());
     assert!(!config.assembler.enabled);
+    assert!(config.account_autocreate);
 }
 
 #[test]
 fn every_field_is_read() {
     let config = parse(FULL).unwrap();
+    assert!(!config.account_autocreate);
     assert_eq!(config.tls.unwrap().key, Path::new("/etc/bridge/tls.key"));
     assert_eq!(config.access_log.path, Path::new("/etc/bridge/access.log"));
     assert_eq!(config.identity.allowed_uids, [IdRange { first: 1000, last: 1999 }]);

@@ -90,9 +90,28 @@ async fn only_reseller_admins_make_and_remove_accounts() {
     });
     let reply = closed.ask("PUT", "").by("admin:admin").send().await.is(405);
     assert_eq!(reply.header("allow"), Some("GET, HEAD, POST, OPTIONS"));
-    closed.get("").await.is(404);
-    closed.ask("POST", "").send().await.is(404);
-    closed.ask("PUT", "/c").send().await.is(404);
+    closed.ask("PUT", "").send().await.is(405);
+}
+
+#[tokio::test]
+async fn without_autocreation_a_missing_account_is_nowhere() {
+    let site = Site::with(|service| service.features.account_autocreate = false);
+    for method in ["GET", "HEAD", "POST", "DELETE"] {
+        for path in ["", "/c", "/c/o"] {
+            // An account's owner may not delete it, there or not.
+            let status = if (method, path) == ("DELETE", "") { 403 } else { 404 };
+            site.ask(method, path).send().await.is(status);
+        }
+    }
+    site.ask("PUT", "/c").send().await.is(404);
+    site.ask("PUT", "/c/o").body("x").send().await.is(404);
+    assert!(!site.path("").exists(), "it was made");
+    assert!(site.ask("GET", "//info").send().await.text().contains("\"account_autocreate\":false"));
+
+    std::fs::create_dir(site.path("")).unwrap();
+    site.get("").await.is(204);
+    site.put("/c/o", "x").await;
+    assert_eq!(site.get("/c/o").await.is(200).text(), "x");
 }
 
 #[tokio::test]

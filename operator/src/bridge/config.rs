@@ -45,6 +45,8 @@ pub fn text(bridge: &SwiftBridge, accepted: &Accepted) -> String {
     } else {
         config.insert("listen".into(), vec![everywhere(HTTP_PORT)].into());
     }
+    // Who lists accounts means these and no others.
+    config.insert("account_autocreate".into(), spec.accounts.is_empty().into());
     if !spec.accounts.is_empty() {
         let accounts = spec.accounts.iter().map(|account| (account.name.clone(), account.directory().into()));
         config.insert("accounts".into(), Value::Table(accounts.collect()));

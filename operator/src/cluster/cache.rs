@@ -59,9 +59,9 @@ impl Kept {
         serde_json::from_str(&self.text)
     }
 
-    /// Whether it has the same version as another.
-    pub fn is_as_old_as(&self, other: &Self) -> bool {
-        self.version.is_some() && self.version == other.version
+    /// Whether it is this version of the object.
+    pub fn is_of(&self, object: &DynamicObject) -> bool {
+        self.version.is_some() && self.version == version_of(object)
     }
 
     /// The object as it is.
@@ -80,7 +80,7 @@ impl Cache {
         let metadata = &object.metadata;
         let key = key_of(kind, &object);
         let kept = Kept {
-            version: metadata.resource_version.as_ref().and_then(|version| version.parse().ok()),
+            version: version_of(&object),
             owner: owner_of(&object),
             share: object.data.pointer("/spec/shareRef/name").and_then(Value::as_str).map(str::to_owned),
             text: serde_json::to_string(&object).unwrap_or_default().into(),
@@ -205,6 +205,10 @@ impl Objects {
             }
         }
     }
+}
+
+fn version_of(object: &DynamicObject) -> Option<u64> {
+    object.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// The key of an object that came from the API server.

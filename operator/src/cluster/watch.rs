@@ -78,8 +78,11 @@ impl Watching {
         match event {
             Event::Init => seen.clear(),
             Event::InitApply(object) => {
-                seen.insert(key_of(kind, &object));
+                let key = key_of(kind, &object);
+                seen.insert(key.clone());
+                // What happened while nobody watched may be in the answer to a write already.
                 self.put(kind, object);
+                self.wake_of(&key);
             }
             Event::InitDone => {
                 for (key, kept) in self.cache.retain(kind, &std::mem::take(seen)) {
@@ -104,14 +107,24 @@ impl Watching {
     fn put(&self, kind: Kind, mut object: DynamicObject) {
         object.managed_fields_mut().clear();
         let key = key_of(kind, &object);
+        // The answer to a write of ours is kept already. What is older than that came from somebody else, just before
+        // the write, and nobody has acted on it.
+        let known = self.cache.get(&key).is_some_and(|kept| kept.is_of(&object));
         let old = self.cache.put(kind, object);
-        let Some(new) = self.cache.get(&key) else { return };
-        if old.as_ref().is_some_and(|old| old.is_as_old_as(&new)) {
+        if known {
             return;
         }
-        self.wake(&key, &new);
-        if let Some(old) = old.filter(|old| old.owner != new.owner) {
+        self.wake_of(&key);
+        let owner = self.cache.get(&key).and_then(|new| new.owner);
+        if let Some(old) = old.filter(|old| old.owner != owner) {
             self.wake(&key, &old);
+        }
+    }
+
+    /// Gives work to whom an object concerns as it is now.
+    fn wake_of(&self, key: &Key) {
+        if let Some(kept) = self.cache.get(key) {
+            self.wake(key, &kept);
         }
     }
 
@@ -157,5 +170,34 @@ fn concerned(cache: &Cache, key: &Key, kept: &Kept) -> Vec<Key> {
             bridges.chain(cache.keys(Kind::LustreShare)).collect()
         }
         _ => kept.owner.iter().map(|owner| owner.key.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A bridge of this version.
+    fn bridge(version: &str) -> DynamicObject {
+        let metadata = json!({ "name": "b", "namespace": "a", "resourceVersion": version });
+        serde_json::from_value(json!({ "metadata": metadata, "spec": {} })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_others_did_just_before_a_write_of_ours_is_acted_on() {
+        let watching = Watching { cache: Arc::default(), queue: Arc::default(), metrics: Metrics::new() };
+        let take =
+            |version| watching.take(Kind::SwiftBridge, &mut BTreeSet::new(), Event::Apply(bridge(version)));
+        take("1");
+        let key = watching.queue.next().await;
+        watching.queue.done(key, crate::queue::Next::Rest);
+        // Somebody else's write is version 2, ours version 3, and its answer is here first.
+        watching.cache.put(Kind::SwiftBridge, bridge("3"));
+        take("3");
+        assert_eq!(watching.queue.waiting(), 0, "our own");
+        take("2");
+        assert_eq!(watching.queue.waiting(), 1);
     }
 }

@@ -12,7 +12,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -115,6 +114,10 @@ impl Server {
             .collect()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.state().objects.len()
+    }
+
     /// Every request so far, as `METHOD path`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
@@ -150,7 +153,6 @@ impl Server {
         }
     }
 
-    /// Ends all watches with an error, as after too long a time away.
     /// From now on it has this kind.
     pub(crate) fn offer(&self, plural: &'static str) {
         self.state().offered.push(plural);
@@ -164,13 +166,14 @@ impl Server {
         state.withdrawn.push(plural);
     }
 
+    /// Ends all watches with an error, as after too long a time away.
     pub(crate) fn end_watches(&self, code: u16) {
         for (_, watcher) in self.state().watchers.drain(..) {
             let _ = watcher.send(json!({ "type": "ERROR", "object": failure(code, "too old") }));
         }
     }
 
-    async fn answer(self, request: Request<Body>) -> Answer {
+    async fn answer<B: http_body::Body<Data: Send> + Send>(self, request: Request<B>) -> Answer {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -285,9 +288,21 @@ impl State {
             fields.map(|fields| ["apiVersion", "kind"].map(|name| fields.remove(name)));
             object
         };
-        let items: Vec<Value> =
-            self.objects.iter().filter(fits).map(|(_, object)| item(object.clone())).collect();
-        json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": self.version.to_string() }, "items": items })
+        let number = |key: &str| query.get(key).and_then(|text| text.parse::<usize>().ok());
+        let (from, most) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+        let mut items: Vec<Value> = self
+            .objects
+            .iter()
+            .filter(fits)
+            .skip(from)
+            .take(most.saturating_add(1))
+            .map(|(_, object)| item(object.clone()))
+            .collect();
+        let more = items.len() > most;
+        items.truncate(most);
+        let next = if more { (from + most).to_string() } else { String::new() };
+        let metadata = json!({ "resourceVersion": self.version.to_string(), "continue": next });
+        json!({ "apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items })
     }
 
     fn create(&mut self, path: &Path, mut object: Value) -> Result<Value, u16> {
@@ -436,7 +451,7 @@ fn send(code: u16, body: &Value) -> Answer {
     answer
 }
 
-impl tower::Service<Request<Body>> for Server {
+impl<B: http_body::Body<Data: Send> + Send + 'static> tower::Service<Request<B>> for Server {
     type Response = Answer;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Answer, Infallible>>;
@@ -445,7 +460,7 @@ impl tower::Service<Request<Body>> for Server {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         self.clone().answer(request).map(Ok).boxed()
     }
 }

@@ -42,6 +42,33 @@ pub(crate) fn condition(object: &Value, kind: &str) -> Value {
     conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
 }
 
+/// As many shares as bridges, each share with three grants and a storage class.
+pub(crate) fn crowd(server: &Server, count: usize) {
+    let namespace = |n: usize| format!("team-{}", n % 50);
+    for n in 0..50 {
+        server.put("namespaces", &json!({ "metadata": { "name": namespace(n) } }));
+    }
+    for n in 0..count {
+        let name = format!("share-{n}");
+        let grant = |n: usize| json!({ "namespace": namespace(n), "subPath": "a", "claimName": name });
+        let access = json!([grant(n), grant(n + 1), grant(n + 2)]);
+        server.put("lustreshares", &share(&name, &json!({ "access": access, "provisioning": {} })));
+        let spec = json!({
+            "shareRef": { "name": name },
+            "accounts": [{ "name": "AUTH_a", "directory": "a" }],
+            "resources": { "requests": { "cpu": "500m", "memory": "1Gi" } },
+        });
+        server.put("swiftbridges", &bridge(&namespace(n), &format!("bridge-{n}"), &spec));
+    }
+}
+
+/// How many objects of a kind have a condition, whatever it says, and how many of them say True.
+pub(crate) fn conditions(server: &Server, plural: &str, kind: &str) -> (usize, usize) {
+    let all = server.all(plural);
+    let of = all.iter().map(|object| condition(object, kind)).filter(Value::is_object);
+    of.fold((0, 0), |(said, yes), condition| (said + 1, yes + usize::from(condition["status"] == "True")))
+}
+
 fn world(server: &Server, claim: Claim) -> World {
     let cache = Arc::new(Cache::default());
     let writer = Writer::new(server.client(), claim, Arc::clone(&cache), Metrics::new());
@@ -57,6 +84,11 @@ impl Cluster {
 
     pub(crate) fn without_claim(namespaces: &[&str]) -> Self {
         Self::with_claim(namespaces, Claim::default())
+    }
+
+    /// Around a server that is there.
+    pub(crate) fn of(server: &Server) -> Self {
+        Self { world: world(server, Claim::for_ever()), server: server.clone() }
     }
 
     fn with_claim(namespaces: &[&str], claim: Claim) -> Self {

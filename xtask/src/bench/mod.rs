@@ -1,5 +1,6 @@
 //! `cargo xtask bench objects`: our server beside others, one run, one file system, one load generator.
 //! `cargo xtask bench csi`: volumes beside the bare system calls.
+//! `cargo xtask bench operator`: the operator's memory and writes when there is nothing to do.
 
 mod floor;
 mod load;
@@ -30,6 +31,8 @@ pub(crate) enum Bench {
     Objects(Options),
     /// Volumes: calls/s beside the bare system calls, memory. Needs root.
     Csi(Csi),
+    /// The operator with 500 shares and 500 bridges at rest: memory, writes.
+    Operator,
 }
 
 /// Measures the CSI driver.
@@ -44,10 +47,14 @@ impl Csi {
     fn run(&self) -> Result<()> {
         let disk = Disk::open("bench-csi", self.dir.as_deref())?;
         println!("volumes on {} ({})", disk.dir().display(), disk.kind());
-        let mut bench = Command::new("cargo");
-        bench.args(["bench", "--package=csi-node", "--bench=csi", "--locked"]);
-        crate::proc::run(bench.current_dir(paths::repo()).env("TMPDIR", disk.dir()))
+        crate::proc::run(cargo_bench("csi-node", "csi").env("TMPDIR", disk.dir()))
     }
+}
+
+fn cargo_bench(package: &str, bench: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(["bench", "--locked", "--package", package, "--bench", bench]).current_dir(paths::repo());
+    command
 }
 
 /// Measures object servers.
@@ -75,6 +82,7 @@ impl Bench {
         match self {
             Self::Objects(options) => options.run(),
             Self::Csi(csi) => csi.run(),
+            Self::Operator => crate::proc::run(&mut cargo_bench("operator", "operator")),
         }
     }
 }
