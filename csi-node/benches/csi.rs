@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use csi_node::proto::csi::volume_capability::access_mode::Mode;
 use csi_node::proto::csi::{
-    CapacityRange, CreateVolumeRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest,
+    CapacityRange, CreateVolumeRequest, NodeGetCapabilitiesRequest, NodePublishVolumeRequest,
+    NodeUnpublishVolumeRequest,
 };
 use harness::{Driver, alone, capability, is_root, publish, wanted, with};
 use lustre::sys;
@@ -50,6 +51,7 @@ async fn run() {
     publish_all(&driver, &ids, bare_mounted.0).await;
     println!("resident with {VOLUMES} volumes: {:.1} MiB (wanted: under 64)", resident(&driver));
     unpublish_all(&driver, &ids, bare_mounted.1).await;
+    nothing(&driver, bare_mounted.1).await;
     disk(&driver).await;
 }
 
@@ -116,7 +118,7 @@ fn bare_create(dir: &Path) -> f64 {
     run.rate
 }
 
-/// As many callers as workers, each with a connection of its own.
+/// As many callers as workers, over one connection, as the kubelet has it.
 async fn at_once<F: Future<Output = ()> + Send>(
     call: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
 ) -> Run {
@@ -209,6 +211,19 @@ async fn unpublish_all(driver: &Arc<Driver>, ids: &[String], bare: f64) {
     })
     .await;
     run.line("NodeUnpublishVolume / umount2, rmdir", bare, ">= 0.67");
+}
+
+/// A call that does nothing: what the protocol leaves of the bare calls' rate.
+async fn nothing(driver: &Arc<Driver>, bare: f64) {
+    let client = driver.node().await;
+    let run = at_once(move |_| {
+        let mut client = client.clone();
+        async move {
+            client.node_get_capabilities(NodeGetCapabilitiesRequest {}).await.unwrap();
+        }
+    })
+    .await;
+    run.line("NodeGetCapabilities, which does nothing / umount2, rmdir", bare, "the limit");
 }
 
 /// Of the driver, in MiB.
