@@ -5,6 +5,7 @@ cluster's node and these tests both see: shares are made there, so that the test
 LB_XTASK restarts parts of the node; it is empty where the cluster is not the tests' own.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -121,11 +122,55 @@ class Kube:
     def delete(self, what, seconds=60):
         self("delete", what, "--ignore-not-found", f"--timeout={seconds}s", timeout=seconds + 30)
 
+    def nudge(self, pod):
+        """The kubelet looks at a pod that nothing happens to once a minute: now something has happened to it."""
+        self("annotate", f"pod/{pod}", f"looked={time.monotonic()}", "--overwrite")
+
     def exec(self, pod, *command, check=True):
         return self("exec", pod, "--", *command, check=check)
 
     def sh(self, pod, script, check=True):
         return self.exec(pod, "sh", "-c", script, check=check)
+
+
+def namespace(name, security=None, **labels):
+    """A namespace, with this level of Pod Security enforced."""
+    if security:
+        labels["pod-security.kubernetes.io/enforce"] = security
+    kube = Kube(name)
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    return kube
+
+
+@contextlib.contextmanager
+def optional_kinds(system, *kinds):
+    """A cluster that has these kinds, each (group, version, kind, plural, scope); with them alone, nobody acts on them.
+
+    The operator looks for what is new in a cluster once a minute, and when it starts.
+    """
+    kube, made = Kube(), []
+    for group, version, kind, plural, scope in kinds:
+        name = f"{plural}.{group}"
+        if kube.get(f"crd/{name}"):
+            continue
+        metadata = {"name": name}
+        if group.endswith("k8s.io"):
+            metadata["annotations"] = {"api-approved.kubernetes.io": "unapproved, a test's own"}
+        anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        served = {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+        names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
+        spec = {"group": group, "scope": scope, "names": names, "versions": [served]}
+        crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": metadata}
+        kube.apply({**crd, "spec": spec})
+        made.append(name)
+        kube.wait(f"crd/{name}", "Established")
+    try:
+        system("rollout", "restart", "deployment/lustre-bridge-operator")
+        yield
+    finally:
+        for name in made:
+            kube.delete(f"crd/{name}")
+        system("rollout", "status", "deployment/lustre-bridge-operator", "--timeout=60s", timeout=90)
 
 
 @pytest.fixture(scope="session")
@@ -136,18 +181,13 @@ def system():
 @pytest.fixture(scope="session")
 def tenant():
     """A namespace as strict as Pod Security gets."""
-    kube = Kube("tenant")
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "team": "physics"}
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenant", "labels": labels}})
-    return kube
+    return namespace("tenant", "restricted", team="physics")
 
 
 @pytest.fixture(scope="session")
 def stranger():
     """A namespace that no share names."""
-    kube = Kube("stranger")
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "stranger"}})
-    return kube
+    return namespace("stranger")
 
 
 def share(name, **spec):

@@ -3,7 +3,7 @@
 import os
 import uuid
 
-from conftest import Swift, Kube, bridge, outside, pod, wait_for
+from conftest import Swift, Kube, bridge, namespace, outside, pod, wait_for
 
 
 def test_a_bridge_says_what_is_true(tenant, main_bridge):
@@ -35,8 +35,7 @@ def test_an_upload_is_a_file_and_a_file_is_an_object(tenant, main_share, swift, 
 
 def test_swift_from_inside_the_cluster(tenant, main_bridge, main_share):
     """python-swiftclient in a pod, by the service's address. The pod borrows the node's files for Python."""
-    kube = Kube("inside")
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "inside"}})
+    kube = namespace("inside")
     client = pod("client")
     client["spec"]["securityContext"] = {}
     shell = client["spec"]["containers"][0]

@@ -3,11 +3,10 @@
 import pathlib
 import shutil
 import subprocess
-import time
 
 import pytest
 
-from conftest import Kube, claim, directory, pod, share, wait_for
+from conftest import Kube, claim, directory, namespace, optional_kinds, pod, share, wait_for
 
 MI = 1 << 20
 
@@ -15,10 +14,7 @@ MI = 1 << 20
 @pytest.fixture(scope="module")
 def machines():
     """A namespace where a pod may be anybody, as one that runs virtual machines is."""
-    kube = Kube("machines")
-    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "machines", "labels": labels}})
-    return kube
+    return namespace("machines", "baseline")
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +50,17 @@ def machine(name, claim_name, block=False, user=107):
     return made
 
 
+def loop_devices():
+    """Those of this machine, with their files."""
+    return subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
+
+
 def expand(kube, name, size):
     """Of the claim that the pod of the same name uses."""
     kube("patch", f"pvc/{name}", "-p", f'{{"spec":{{"resources":{{"requests":{{"storage":"{size}"}}}}}}}}')
 
     def grown():
-        # The kubelet looks at a pod that nothing happens to once a minute.
-        kube("annotate", f"pod/{name}", f"looked={time.monotonic()}", "--overwrite")
+        kube.nudge(name)
         return kube.get(f"pvc/{name}")["status"]["capacity"]["storage"] == size
 
     wait_for(grown, seconds=90, every=1)
@@ -94,7 +94,7 @@ def test_a_disk_is_a_block_device_that_grows(machines, files):
     machines.delete("pod/device")
     # Nothing is left of the device, and the disk is whole.
     def gone():
-        return where.name not in subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
+        return where.name not in loop_devices()
 
     wait_for(gone)
     assert (where / "disk.img").stat().st_size == 16 * MI
@@ -139,32 +139,13 @@ def test_a_size_that_nothing_holds_is_refused_unless_asked_for(machines):
 
 
 def test_an_importer_is_told_what_claims_of_the_classes_can_be(files, system):
-    kube = Kube()
-    name = "storageprofiles.cdi.kubevirt.io"
-    if kube.get(f"crd/{name}"):
+    if Kube().get("crd/storageprofiles.cdi.kubevirt.io"):
         pytest.skip("this cluster has an importer of its own")
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1beta1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
-    names = {"kind": "StorageProfile", "plural": "storageprofiles"}
-    kube.apply(
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": name},
-            "spec": {"group": "cdi.kubevirt.io", "scope": "Cluster", "names": names, "versions": [version]},
-        }
-    )
-    try:
-        kube.wait(f"crd/{name}", "Established")
-        # It looks for what is new in a cluster once a minute, and when it starts.
-        system("rollout", "restart", "deployment/lustre-bridge-operator")
-        found = wait_for(lambda: kube.get("storageprofiles.cdi.kubevirt.io/disks-disks"), seconds=90)
+    with optional_kinds(system, ("cdi.kubevirt.io", "v1beta1", "StorageProfile", "storageprofiles", "Cluster")):
+        found = wait_for(lambda: Kube().get("storageprofiles.cdi.kubevirt.io/disks-disks"), seconds=90)
         modes = [(s["accessModes"], s["volumeMode"]) for s in found["spec"]["claimPropertySets"]]
         assert (["ReadWriteMany"], "Filesystem") in modes and (["ReadWriteOnce"], "Block") in modes
-    finally:
-        kube.delete(f"crd/{name}")
-    system("rollout", "status", "deployment/lustre-bridge-operator", "--timeout=60s", timeout=90)
-    kube.wait("lustreshare/disks")
+    Kube().wait("lustreshare/disks")
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +181,7 @@ def test_a_size_is_held_by_a_file_system_of_its_own(tenant, held):
 
     def gone():
         """The kubelet unmounts after the pod has gone."""
-        return image.name not in subprocess.run(["losetup", "-l"], capture_output=True, text=True, check=True).stdout
+        return image.name not in loop_devices()
 
     # A driver that may not grow what is mounted grows it when the next pod comes.
     online = may_resize()
@@ -214,8 +195,7 @@ def test_a_size_is_held_by_a_file_system_of_its_own(tenant, held):
         tenant.wait("pod/sized", seconds=180)
 
     def grown():
-        # The kubelet looks at a pod that nothing happens to once a minute.
-        tenant("annotate", "pod/sized", f"looked={time.monotonic()}", "--overwrite")
+        tenant.nudge("sized")
         return total() >= 160 * 1024
 
     wait_for(grown, seconds=120, every=1)

@@ -7,7 +7,7 @@ import urllib.parse
 
 import pytest
 
-from conftest import Kube, Swift, bridge, directory, key_hash, outside, run, share, wait_for
+from conftest import Kube, Swift, bridge, directory, key_hash, namespace, optional_kinds, outside, run, share, wait_for
 
 
 def certificate(tmp_path, name):
@@ -49,8 +49,7 @@ def test_a_certificate_is_shown_and_read_again(tenant, main_share, users, tmp_pa
     put(second)
 
     def renewed():
-        # The kubelet renews what it mounted when it looks at the pod, once a minute or when that changes.
-        tenant("annotate", f"pod/{pod['metadata']['name']}", f"looked={os.urandom(4).hex()}", "--overwrite")
+        tenant.nudge(pod["metadata"]["name"])
         return shown(url) == second["tls.crt"].strip()
 
     wait_for(renewed, seconds=180, every=3)
@@ -81,9 +80,7 @@ def test_an_ingress_leads_to_the_service(tenant, main_share, users):
 def crowd():
     """A namespace whose share lets one bridge serve several identities, within bounds."""
     path = directory("crowd")
-    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
-    kube = Kube("crowd")
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "crowd", "labels": labels}})
+    kube = namespace("crowd", "baseline")
     within = {"uids": ["2000-2001"], "gids": ["2000-2001"]}
     access = {"namespace": "crowd", "identities": within, "bridges": "Many"}
     Kube().apply(share("crowd", access=[access]))
@@ -132,33 +129,11 @@ def test_a_bridge_serves_each_account_as_its_own_identity(crowd, tmp_path):
 
 @pytest.fixture
 def optional(system):
-    """The definitions of what a bridge makes only where the cluster has it; with them alone, nobody acts on it."""
-    kube = Kube()
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    made = []
-    for group, kind, plural in (
-        ("gateway.networking.k8s.io", "HTTPRoute", "httproutes"),
-        ("monitoring.coreos.com", "ServiceMonitor", "servicemonitors"),
-    ):
-        name = f"{plural}.{group}"
-        if kube.get(f"crd/{name}"):
-            continue
-        version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
-        metadata = {"name": name}
-        if group.endswith("k8s.io"):
-            metadata["annotations"] = {"api-approved.kubernetes.io": "unapproved, a test's own"}
-        names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
-        spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
-        crd = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": metadata}
-        kube.apply({**crd, "spec": spec})
-        kube.wait(f"crd/{name}", "Established")
-        made.append(name)
-    # It looks for what is new in a cluster once a minute, and when it starts.
-    system("rollout", "restart", "deployment/lustre-bridge-operator")
-    yield
-    for name in made:
-        kube.delete(f"crd/{name}")
-    system("rollout", "status", "deployment/lustre-bridge-operator", "--timeout=60s", timeout=90)
+    """What a bridge makes only where the cluster has it."""
+    route = ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", "Namespaced")
+    monitor = ("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors", "Namespaced")
+    with optional_kinds(system, route, monitor):
+        yield
 
 
 def test_a_route_and_a_monitor_are_made_where_the_cluster_has_them(optional, tenant, main_share, users):

@@ -7,11 +7,10 @@ import json
 import os
 import re
 import shutil
-import time
 
 import pytest
 
-from conftest import Kube, claim, directory, share, wait_for
+from conftest import Kube, claim, directory, namespace, share, wait_for
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("LB_GUEST"), reason="no KubeVirt here: cargo xtask e2e --kubevirt brings one up"
@@ -25,10 +24,7 @@ PATTERN = 40 * MI
 @pytest.fixture(scope="module")
 def machines():
     """A namespace for virtual machines, as KubeVirt's own restrictions allow it."""
-    kube = Kube("vms")
-    labels = {"pod-security.kubernetes.io/enforce": "privileged"}
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "vms", "labels": labels}})
-    return kube
+    return namespace("vms", "privileged")
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +189,7 @@ def grow(machines, guest, name, size):
     machines("patch", f"pvc/{name}", "-p", json.dumps(patch))
 
     def grown():
-        # The kubelet looks at a pod that nothing happens to once a minute.
-        machines("annotate", f"pod/{guest.launcher()}", f"looked={time.monotonic()}", "--overwrite")
+        machines.nudge(guest.launcher())
         sectors = guest.said(name)[0]
         return sectors * 512 if sectors > before else None
 

@@ -12,7 +12,7 @@ import uuid
 import pytest
 import yaml
 
-from conftest import SYSTEM, UID, Kube, bridge, claim, directory, pod, share, wait_for
+from conftest import SYSTEM, UID, Kube, bridge, claim, directory, namespace, pod, share, wait_for
 
 PLUGIN = "/var/lib/kubelet/plugins/csi.lustre-bridge.io"
 DRIVER = "csi.lustre-bridge.io"
@@ -206,8 +206,7 @@ def test_a_record(member, whole):
 
 def test_another_tenants_volume(member, main_share):
     kube = Kube()
-    other = Kube("neighbour")
-    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "neighbour"}})
+    other = namespace("neighbour")
     other.apply(claim("secrets", "main"))
     wait_for(lambda: other.get("pvc/secrets")["status"]["phase"] == "Bound")
     volume = other.get("pvc/secrets")["spec"]["volumeName"]

@@ -80,6 +80,17 @@ async fn changes_are_seen_and_drift_is_repaired() {
     .await;
 }
 
+/// That nothing is written in an hour; nor by another instance, which reads everything anew.
+async fn writes_nothing(server: &Server) {
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    server.take_writes();
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(server.take_writes(), Vec::<String>::new());
+    start(server);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(server.take_writes(), Vec::<String>::new());
+}
+
 #[tokio::test(start_paused = true)]
 async fn at_rest_nothing_is_written() {
     let server = cluster();
@@ -91,14 +102,7 @@ async fn at_rest_nothing_is_written() {
         server.all("lustreshares").iter().all(|share| condition(share, "Ready").is_object())
     })
     .await;
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    server.take_writes();
-    tokio::time::sleep(Duration::from_hours(1)).await;
-    assert_eq!(server.take_writes(), Vec::<String>::new());
-    // Another instance, which reads everything anew, finds it as it should be.
-    start(&server);
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(server.take_writes(), Vec::<String>::new());
+    writes_nothing(&server).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,13 +126,7 @@ async fn five_hundred_shares_and_bridges_at_rest_write_nothing() {
     })
     .await;
     assert_eq!(server.all("persistentvolumeclaims").len(), 3 * COUNT);
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    server.take_writes();
-    tokio::time::sleep(Duration::from_hours(1)).await;
-    assert_eq!(server.take_writes(), Vec::<String>::new());
-    start(&server);
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(server.take_writes(), Vec::<String>::new());
+    writes_nothing(&server).await;
 }
 
 #[tokio::test(start_paused = true)]
