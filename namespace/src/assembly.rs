@@ -209,6 +209,7 @@ impl Namespace {
             upload.temporary = None;
             scope.step("assemble: published");
             self.replaced(&scope, &name, Some(&now), spill, written);
+            self.note_object(&name.account, &name.container, &path);
             return Ok(true);
         }
         Err(Error::Contended { what: "publishing an assembled object" })

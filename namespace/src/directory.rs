@@ -48,7 +48,7 @@ pub struct AccountInfo {
 }
 
 /// A line of an account's listing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerRow {
     /// Names rolled up.
     Subdir(String),
@@ -114,6 +114,9 @@ impl Namespace {
         if made || !update.is_empty() {
             scope.update_base(update, ts, made).inspect_err(|_| self.unmake(&scope, &path, made))?;
         }
+        if made {
+            self.note_accounts();
+        }
         Ok(made)
     }
 
@@ -174,7 +177,9 @@ impl Namespace {
             .step("open the root")?;
         self.remove_service(&scope)?;
         walk::remove_empty(&scope, dir.as_fd(), file)?;
-        scope.persist(dir.as_fd(), None)
+        scope.persist(dir.as_fd(), None)?;
+        self.note_accounts();
+        Ok(())
     }
 
     /// Removes our own files from an account that is to go.
@@ -230,6 +235,7 @@ impl Namespace {
             self.unmake(&scope, &path, made);
             self.unmake_first_part(account, &path);
         })?;
+        self.note_container(account, container);
         Ok(made)
     }
 
@@ -243,7 +249,9 @@ impl Namespace {
     ) -> Result<()> {
         let scope = Scope::of_container(self, account, container)?;
         let _held = self.locks.lock((account, container));
-        scope.update_base(update, ts, false)
+        scope.update_base(update, ts, false)?;
+        self.note_container(account, container);
+        Ok(())
     }
 
     /// What a container holds and says of itself.
@@ -277,7 +285,9 @@ impl Namespace {
         }
         self.counters.forget(account, container);
         self.unmake_first_part(account, &path);
-        scope.persist(dir.as_fd(), None)
+        scope.persist(dir.as_fd(), None)?;
+        self.note_container(account, container);
+        Ok(())
     }
 
     /// A long container name's first part goes with its last.
@@ -321,6 +331,14 @@ impl Namespace {
 
     /// Objects and bytes of a container, remembered for a while.
     pub(crate) fn count(&self, account: &str, container: &str) -> Result<Count> {
+        if let Some(count) = self.count_indexed(account, container)? {
+            return Ok(count);
+        }
+        self.count_tree(account, container)
+    }
+
+    /// As `count`, from the tree alone.
+    pub(crate) fn count_tree(&self, account: &str, container: &str) -> Result<Count> {
         self.counters.get(account, container, || {
             let scope = Scope::of_container(self, account, container)?;
             let mut count = Count::default();
@@ -402,7 +420,19 @@ impl Namespace {
     /// A page of an account's containers, in byte order of their names.
     pub fn list_containers(&self, account: &str, query: &ListQuery) -> Result<Vec<ContainerRow>> {
         let scope = Scope::of_account(self, account)?;
-        let mut names = self.directories(&scope)?;
+        match self.list_containers_indexed(account, query)? {
+            Some(rows) => Ok(rows),
+            None => self.list_containers_tree(&scope, account, query),
+        }
+    }
+
+    fn list_containers_tree(
+        &self,
+        scope: &Scope<'_>,
+        account: &str,
+        query: &ListQuery,
+    ) -> Result<Vec<ContainerRow>> {
+        let mut names = self.directories(scope)?;
         if query.reverse {
             names.reverse();
         }

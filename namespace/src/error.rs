@@ -86,6 +86,9 @@ pub enum Error {
         /// What could not be read.
         what: String,
     },
+    /// The index could not be read or written. The files are as they were.
+    #[error("the index failed: {0}")]
+    Index(String),
     /// Any other failure of the file system.
     #[error("{what}")]
     Io {

@@ -21,6 +21,7 @@ mod counters;
 mod digest;
 mod directory;
 mod error;
+pub mod index;
 mod listing;
 mod locks;
 mod mark;
@@ -57,6 +58,7 @@ pub(crate) use scope::Scope;
 use counters::Counters;
 use digest::Together;
 use error::Step;
+use index::Index;
 use locks::Locks;
 use tombstones::Tombstones;
 
@@ -114,6 +116,7 @@ pub struct Namespace {
     pub(crate) counters: Counters,
     pub(crate) together: Arc<Together>,
     corrupt: AtomicU64,
+    pub(crate) index: Option<Index>,
     hook: Option<StepHook>,
 }
 
@@ -157,8 +160,21 @@ impl Namespace {
             counters: Counters::default(),
             together: Arc::new(Together::new()),
             corrupt: AtomicU64::new(0),
+            index: None,
             hook: None,
         })
+    }
+
+    /// Keeps an index, and lists from it what it has proven.
+    #[must_use]
+    pub fn with_index(mut self, index: Index) -> Self {
+        self.index = Some(index);
+        self
+    }
+
+    /// The index, if there is one.
+    pub fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
     }
 
     /// Calls `hook` at each step of the protocols; for tests that stop or interleave there.

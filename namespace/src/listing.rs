@@ -45,7 +45,7 @@ pub struct ListQuery {
 }
 
 /// One line of an object listing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
     /// Names rolled up: what they share, up to the delimiter.
     Subdir(String),
@@ -54,7 +54,7 @@ pub enum Row {
 }
 
 /// An object as listed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectRow {
     /// Its name.
     pub name: String,
@@ -121,7 +121,7 @@ impl ListQuery {
     }
 
     /// The names strictly between which to list, lower first; empty: no bound.
-    fn bounds(&self) -> (&str, &str) {
+    pub(crate) fn bounds(&self) -> (&str, &str) {
         if self.reverse { (&self.end_marker, &self.marker) } else { (&self.marker, &self.end_marker) }
     }
 
@@ -131,6 +131,14 @@ impl ListQuery {
         (below.starts_with(&self.prefix) || self.prefix.starts_with(below))
             && (after.is_empty() || below > after || after.starts_with(below))
             && (before.is_empty() || below < before)
+    }
+
+    /// Whether every name that begins with `below` is asked for, apart from rolling up.
+    pub(crate) fn wants_all_below(&self, below: &str) -> bool {
+        let (after, before) = self.bounds();
+        below.starts_with(&self.prefix)
+            && (after.is_empty() || (below > after && !after.starts_with(below)))
+            && (before.is_empty() || (below < before && !before.starts_with(below)))
     }
 
     /// What `name` is rolled up to, if it is.
@@ -144,26 +152,83 @@ impl ListQuery {
     }
 }
 
+/// The rows of a listing as they come, in order.
+#[derive(Debug)]
+pub(crate) struct Page<'q> {
+    query: &'q ListQuery,
+    pub(crate) rows: Vec<Row>,
+    rolled: Option<String>,
+}
+
+impl<'q> Page<'q> {
+    pub(crate) fn new(query: &'q ListQuery) -> Self {
+        Self { query, rows: Vec::new(), rolled: None }
+    }
+
+    /// Whether all names that begin with `below` were rolled up already.
+    pub(crate) fn done_with(&self, below: &str) -> bool {
+        self.rolled.as_deref().is_some_and(|rolled| below.starts_with(rolled))
+    }
+
+    /// What the last names were rolled up to.
+    pub(crate) fn rolled(&self) -> &str {
+        self.rolled.as_deref().unwrap_or_default()
+    }
+
+    /// Passes over all names that begin with `rolled`.
+    pub(crate) fn pass(&mut self, rolled: &str) {
+        self.rolled = Some(rolled.to_owned());
+    }
+
+    /// Adds the row that `name` is rolled up to. Swift does not repeat one that its page begins with.
+    pub(crate) fn roll(&mut self, name: &str) {
+        let Some(rolled) = self.query.rolled(name) else { return };
+        if rolled != self.query.marker {
+            self.rows.push(Row::Subdir(rolled.to_owned()));
+        }
+        self.rolled = Some(rolled.to_owned());
+    }
+
+    /// Adds an object, or what it is rolled up to.
+    pub(crate) fn emit(&mut self, name: String, row: impl FnOnce(String) -> ObjectRow) {
+        match self.query.rolled(&name) {
+            // A name that ends in its delimiter is a row of its own.
+            Some(rolled) if self.query.path && rolled.len() < name.len() => {
+                self.rolled = Some(rolled.to_owned());
+            }
+            Some(_) if !self.query.path => self.roll(&name),
+            _ if self.query.path && name == self.query.prefix => {}
+            _ => self.rows.push(Row::Object(row(name))),
+        }
+    }
+}
+
 struct Lister<'a, 's> {
     scope: &'s Scope<'a>,
     query: &'s ListQuery,
     heap: BinaryHeap<Pending>,
-    rows: Vec<Row>,
-    rolled: Option<String>,
+    page: Page<'s>,
 }
 
 impl Namespace {
     /// A page of a container's objects, in byte order of their names.
     pub fn list_objects(&self, account: &str, container: &str, query: &ListQuery) -> Result<Vec<Row>> {
+        match self.list_indexed(account, container, query)? {
+            Some(rows) => Ok(rows),
+            None => self.list_tree(account, container, query),
+        }
+    }
+
+    /// As `list_objects`, from the tree alone.
+    pub fn list_tree(&self, account: &str, container: &str, query: &ListQuery) -> Result<Vec<Row>> {
         let scope = Scope::of_container(self, account, container)?;
-        let mut lister =
-            Lister { scope: &scope, query, heap: BinaryHeap::new(), rows: Vec::new(), rolled: None };
+        let mut lister = Lister { scope: &scope, query, heap: BinaryHeap::new(), page: Page::new(query) };
         lister.push_children(Vec::new(), String::new(), Context::OBJECT, None);
-        while lister.rows.len() < query.limit {
+        while lister.page.rows.len() < query.limit {
             let Some(pending) = lister.heap.pop() else { break };
             lister.take(pending)?;
         }
-        Ok(lister.rows)
+        Ok(lister.page.rows)
     }
 }
 
@@ -178,23 +243,18 @@ impl Lister<'_, '_> {
         self.heap.push(Pending { bound, prefix, node, reverse: self.query.reverse });
     }
 
-    /// Whether all names that begin with `below` were rolled up already.
-    fn done_with(&self, below: &str) -> bool {
-        self.rolled.as_deref().is_some_and(|rolled| below.starts_with(rolled))
-    }
-
     fn take(&mut self, pending: Pending) -> Result<()> {
         let Pending { bound, prefix, node, .. } = pending;
         match node {
             Node::Children { path, context, from } => {
-                if self.done_with(&prefix) {
+                if self.page.done_with(&prefix) {
                     return Ok(());
                 }
                 self.expand(path, &prefix, &context, from.as_deref())
             }
             Node::Entry { dir, file, path } => {
                 let name = String::from_utf8_lossy(&bound).into_owned();
-                if self.done_with(&name) {
+                if self.page.done_with(&name) {
                     return Ok(());
                 }
                 let info = self.entry_info(&dir, &file, &path)?;
@@ -203,7 +263,7 @@ impl Lister<'_, '_> {
             }
             Node::Candidate { dir, file, path } => {
                 let name = String::from_utf8_lossy(&bound).into_owned();
-                if self.done_with(&name) {
+                if self.page.done_with(&name) {
                     return Ok(());
                 }
                 let info = self.candidate_info(&dir, &file, &path)?;
@@ -215,34 +275,9 @@ impl Lister<'_, '_> {
 
     fn emit(&mut self, name: String, info: Option<ObjectInfo>) {
         let Some(info) = info else { return };
-        if let Some(rolled) = self.query.rolled(&name) {
-            if self.query.path {
-                // A name that ends in its delimiter is a row of its own.
-                if rolled.len() < name.len() {
-                    self.rolled = Some(rolled.to_owned());
-                    return;
-                }
-            } else {
-                // As in Swift, a page that begins with a rolled-up name does not repeat it.
-                if rolled != self.query.marker {
-                    self.rows.push(Row::Subdir(rolled.to_owned()));
-                }
-                self.rolled = Some(rolled.to_owned());
-                return;
-            }
-        }
-        if self.query.path && name == self.query.prefix {
-            return;
-        }
         let ObjectInfo { size, etag, content_type, timestamp, slo, .. } = info;
-        self.rows.push(Row::Object(ObjectRow {
-            name,
-            size,
-            etag,
-            content_type,
-            last_modified: timestamp,
-            slo,
-        }));
+        let row = |name| ObjectRow { name, size, etag, content_type, last_modified: timestamp, slo };
+        self.page.emit(name, row);
     }
 
     fn entry_info(&self, dir: &OwnedFd, file: &[u8], path: &[u8]) -> Result<Option<ObjectInfo>> {
@@ -379,7 +414,7 @@ impl Lister<'_, '_> {
         let is_dir = kind == Some(Kind::Directory);
         if *ends || !is_dir {
             let wanted = kind != Some(Kind::Other) && !full.is_empty() && self.query.wants(&full);
-            if wanted && beyond(full.as_bytes()) && !self.done_with(&full) {
+            if wanted && beyond(full.as_bytes()) && !self.page.done_with(&full) {
                 let (dir, file, path) = (Rc::clone(dir), file.to_vec(), place::join(path, file));
                 let node = if is_dir {
                     Node::Candidate { dir, file, path }
@@ -398,7 +433,7 @@ impl Lister<'_, '_> {
             return;
         }
         let inner = if *ends { [full.as_str(), "/"].concat() } else { full };
-        if inner.len() > name::MAX_OBJECT || !self.query.wants_below(&inner) || self.done_with(&inner) {
+        if inner.len() > name::MAX_OBJECT || !self.query.wants_below(&inner) || self.page.done_with(&inner) {
             return;
         }
         let mut bound = inner.clone().into_bytes();

@@ -137,6 +137,40 @@ impl Context {
     pub const OBJECT: Context = Context(At::Component(Place::Free));
     /// In an account's directory.
     pub const CONTAINER: Context = Context(At::Component(Place::Container));
+
+    /// Whether it is that of the entries below a run of empty components.
+    pub(crate) fn after_run(&self) -> bool {
+        self.0 == At::Component(Place::AfterRun)
+    }
+
+    /// To be stored.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let tag = |place| match place {
+            Place::Free => 0,
+            Place::AfterRun => 1,
+            Place::Container => 2,
+        };
+        match &self.0 {
+            At::Component(place) => vec![tag(*place)],
+            At::Part(parts) => [&[tag(parts.place) | 4], parts.text.as_bytes()].concat(),
+        }
+    }
+
+    /// From stored bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Context> {
+        let (tag, text) = bytes.split_first()?;
+        let place = match tag & 3 {
+            0 => Place::Free,
+            1 => Place::AfterRun,
+            2 => Place::Container,
+            _ => return None,
+        };
+        if *tag < 4 {
+            return text.is_empty().then_some(Context(At::Component(place)));
+        }
+        let text = std::str::from_utf8(text).ok()?.to_owned();
+        (tag >> 2 == 1).then(|| Context(At::Part(Box::new(Parts { text, place }))))
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

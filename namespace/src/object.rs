@@ -257,6 +257,7 @@ impl Namespace {
         scope.step("post: looked");
         self.rewrite(&scope, &opened, self.options.durable)?;
         scope.step("post: written");
+        self.note_object(&name.account, &name.container, &object_path(&name.object)?);
         opened.info(&scope)
     }
 
@@ -338,8 +339,9 @@ impl Namespace {
         self.tombstones.bury(&key, ts, now);
         scope.step("delete: removed");
         self.counters.change(&name.account, &name.container, -1, -(info.size as i64));
-        place::prune(&scope, split(&path).parent)?;
-        Ok(Some(info))
+        let pruned = place::prune(&scope, split(&path).parent);
+        self.note_object(&name.account, &name.container, &path);
+        pruned.map(|()| Some(info))
     }
 
     /// As `look`, but not through permission to read: who may unlink need not be able to read.
@@ -441,6 +443,7 @@ impl Namespace {
                 Ok(()) | Err(Error::Forbidden { .. } | Error::NoSpace { .. }) => {}
                 Err(e) => return Err(e),
             }
+            self.note_object(&name.account, &name.container, &path);
             return Ok(Some(md5));
         }
         Ok(None)

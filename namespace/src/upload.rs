@@ -287,6 +287,7 @@ impl Namespace {
         }
         scope.step("put: published");
         self.replaced(&scope, &name, existing.as_ref(), spill, upload.written);
+        self.note_object(&name.account, &name.container, &path);
         Ok(Published { md5, timestamp, created: existing.is_none(), size: upload.written })
     }
 
@@ -493,6 +494,7 @@ impl Namespace {
         }
         scope.step("put: published");
         self.replaced(&scope, name, existing.as_ref(), spill, size);
+        self.note_object(&name.account, &name.container, &path);
         Ok(Published { md5, timestamp, created: existing.is_none(), size })
     }
 

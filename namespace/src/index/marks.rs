@@ -1,0 +1,384 @@
+//! From marks, and from requests of our own, to rows.
+
+use std::collections::{BTreeSet, HashMap};
+
+use lustre::fs::Fid;
+
+use super::accounts::Known;
+use super::engine::Read;
+use super::look::{self, place_of};
+use super::row::{self, Entry as RowEntry, Id, Kind, Level, TOP, fid_key, row_key};
+use super::{Committed, Index};
+use crate::error::{Error, Result};
+use crate::name::{self, Entry, Own};
+use crate::place;
+use crate::{Mark, Namespace};
+
+/// How often a look is repeated when others keep writing the same names.
+const ROUNDS: usize = 20;
+
+/// Entries of a new directory that are looked at before whoever met it goes on.
+const AT_ONCE: usize = 10_000;
+
+/// New directories that are scanned before whoever met them goes on.
+const FRESH_AT_ONCE: usize = 1_000;
+
+/// Names to look at, by directory.
+type Names = Vec<(Id, BTreeSet<Vec<u8>>)>;
+
+/// The names of one directory that a batch of marks tells of.
+#[derive(Debug, Default)]
+struct Marked {
+    /// Beneath the account, when the mark was made.
+    path: Vec<u8>,
+    names: BTreeSet<Vec<u8>>,
+    below: bool,
+}
+
+impl Namespace {
+    /// Looks wherever the marks point. When it returns, what it saw is in the index.
+    pub fn observe(&self, marks: &[Mark]) -> Result<()> {
+        let Some(index) = &self.index else { return Ok(()) };
+        if marks.contains(&Mark::Everything) {
+            return index.lost();
+        }
+        let mut accounts = index.accounts(&*index.read()?)?;
+        let above = |path: &[u8]| {
+            let mapped = self.options.accounts.values().map(|path| path.trim_matches('/').as_bytes());
+            above_accounts(accounts.iter().map(|known| known.path.as_slice()).chain(mapped), path)
+        };
+        if marks.iter().flat_map(directories_of).any(above) {
+            self.look_for_accounts(index)?;
+            accounts = index.accounts(&*index.read()?)?;
+        }
+        for account in &accounts {
+            let marked = marked_in(account, marks);
+            if marked.is_empty() {
+                continue;
+            }
+            self.acting(index, &account.name, || self.observe_in(index, account, marked))?;
+        }
+        Ok(())
+    }
+
+    fn observe_in(&self, index: &Index, account: &Known, marked: HashMap<Fid, Marked>) -> Result<()> {
+        let read = index.read()?;
+        let mut names: Names = Vec::new();
+        let mut astray = Vec::new();
+        for (fid, marked) in marked {
+            let known = read.get(&fid_key(account.id, &fid))?.map(|b| row::read_number(&b)).transpose()?;
+            match known {
+                Some(id) if place_of(&*read, id)?.is_some() => {
+                    if marked.below {
+                        index.scan_below(id)?;
+                    }
+                    names.push((id, marked.names.clone()));
+                    astray.push((Some(id), marked));
+                }
+                _ => astray.push((None, marked)),
+            }
+        }
+        drop(read);
+        let missing = self.look_and_settle(index, names)?;
+        for (id, marked) in astray {
+            let Some(id) = id.filter(|id| missing.contains(id)) else {
+                if id.is_none() {
+                    self.follow_hint(index, account.id, &marked)?;
+                }
+                continue;
+            };
+            // Where it was last seen it is not. Where it moved to may be known by now; else the mark may know.
+            if self.look_and_settle(index, vec![(id, marked.names.clone())])?.contains(&id) {
+                self.follow_hint(index, account.id, &marked)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at every directory on the way to the marked one, and at the names in it.
+    fn follow_hint(&self, index: &Index, account: Id, marked: &Marked) -> Result<()> {
+        let mut at = account;
+        let parts: Vec<&[u8]> = marked.path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+        for (depth, part) in parts.iter().enumerate() {
+            if *part == name::TRANSIT_DIRECTORY && depth + 1 == parts.len() {
+                break;
+            }
+            self.look_and_settle(index, vec![(at, BTreeSet::from([part.to_vec()]))])?;
+            match child(&*index.read()?, at, part)? {
+                Some(id) => at = id,
+                None => return Ok(()),
+            }
+        }
+        self.look_and_settle(index, vec![(at, marked.names.clone())])?;
+        Ok(())
+    }
+
+    /// Looks at names, and scans what is new. Returns the directories that are not where the index had them.
+    fn look_and_settle(&self, index: &Index, names: Names) -> Result<Vec<Id>> {
+        let mut missing = Vec::new();
+        let fresh = self.look_at_all(index, names, &mut missing)?;
+        self.scan_fresh(index, fresh)?;
+        Ok(missing)
+    }
+
+    /// Scans new directories at once, as far as there are few; the others wait for the scanner.
+    pub(super) fn scan_fresh(&self, index: &Index, mut fresh: Vec<Id>) -> Result<()> {
+        let mut scanned = 0;
+        while let Some(id) = fresh.pop() {
+            scanned += 1;
+            if scanned > FRESH_AT_ONCE {
+                index.call();
+                break;
+            }
+            match self.scan_directory(index, id, AT_ONCE) {
+                Ok(Some(below)) => fresh.extend(below),
+                Ok(None) => index.call(),
+                Err(error @ Error::Index(_)) => return Err(error),
+                // It stays to be scanned, and its container unproven.
+                Err(error) => tracing::debug!(%error, "a new directory could not be scanned"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at names and writes what it saw in one transaction. Returns the directories that are new.
+    pub(super) fn look_at_all(
+        &self,
+        index: &Index,
+        mut names: Names,
+        missing: &mut Vec<Id>,
+    ) -> Result<Vec<Id>> {
+        let mut fresh = Vec::new();
+        for _ in 0..ROUNDS {
+            let look = index.begin();
+            let read = index.read()?;
+            let mut seen = Vec::new();
+            let mut failed = Vec::new();
+            let mut queue = std::mem::take(&mut names);
+            while let Some((id, files)) = queue.pop() {
+                let Some(at) = place_of(&*read, id)? else { continue };
+                let reached = match self.reach(&at) {
+                    Ok(Some(reached)) => reached,
+                    Ok(None) => {
+                        missing.push(id);
+                        queue.extend(above(&at.directory));
+                        continue;
+                    }
+                    Err(error) => {
+                        failed.push((id, error));
+                        continue;
+                    }
+                };
+                for file in files {
+                    match normal(&at.directory, &file) {
+                        Normal::Here(file) => match self.look_at(&at, &reached, file, &*read) {
+                            Ok(one) => seen.push(one),
+                            Err(error) => failed.push((id, error)),
+                        },
+                        Normal::Above => queue.extend(above(&at.directory)),
+                        Normal::Nothing => {}
+                    }
+                }
+            }
+            drop(read);
+            let Committed { again, fresh: new } = index.commit(look, &seen, None)?;
+            fresh.extend(new);
+            self.leave_to_scanner(index, failed)?;
+            if again.is_empty() {
+                return Ok(fresh);
+            }
+            for (id, file) in again {
+                match names.iter_mut().find(|(known, _)| *known == id) {
+                    Some((_, files)) => _ = files.insert(file),
+                    None => names.push((id, BTreeSet::from([file]))),
+                }
+            }
+        }
+        let rest = names.into_iter().map(|(id, _)| (id, Error::Contended { what: "looking at a name" }));
+        self.leave_to_scanner(index, rest.collect())?;
+        Ok(fresh)
+    }
+
+    /// What could not be looked at is not proven any more.
+    fn leave_to_scanner(&self, index: &Index, failed: Vec<(Id, Error)>) -> Result<()> {
+        for (id, error) in failed {
+            if let Error::Index(_) = error {
+                return Err(error);
+            }
+            tracing::debug!(%error, "a directory could not be looked at");
+            index.scan_below(id)?;
+        }
+        Ok(())
+    }
+
+    /// After a change of our own: looks at the object, wherever its path leads now.
+    pub(crate) fn note_object(&self, account: &str, container: &str, path: &[u8]) {
+        let Some(index) = &self.index else { return };
+        let Ok(container) = crate::container_path(container) else { return };
+        self.note(index, account, &place::join(&container, path));
+    }
+
+    /// As `note_object`, of the container itself.
+    pub(crate) fn note_container(&self, account: &str, container: &str) {
+        self.note_object(account, container, b"");
+    }
+
+    /// After an account was made or removed.
+    pub(crate) fn note_accounts(&self) {
+        let Some(index) = &self.index else { return };
+        if let Err(error) = self.look_for_accounts(index) {
+            tracing::warn!(%error, "accounts could not be looked for");
+        }
+    }
+
+    fn note(&self, index: &Index, account: &str, path: &[u8]) {
+        // Whatever fails, the request has been done: then the listing is proven anew.
+        if let Err(error) = self.try_note(index, account, path) {
+            tracing::warn!(%error, "a change of our own is not in the index");
+            let _ = index.lost();
+        }
+    }
+
+    fn try_note(&self, index: &Index, account: &str, path: &[u8]) -> Result<()> {
+        let read = index.read()?;
+        let Some(entry) = entry_of(&*read, TOP, Kind::Directory, account)? else { return Ok(()) };
+        drop(read);
+        let place::Split { parent, file } = place::split(path.strip_suffix(b"/").unwrap_or(path));
+        let mut at = entry.id;
+        for part in parent.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            let mut next = child(&*index.read()?, at, part)?;
+            if next.is_none() {
+                self.look_and_settle(index, vec![(at, BTreeSet::from([part.to_vec()]))])?;
+                next = child(&*index.read()?, at, part)?;
+            }
+            match next {
+                Some(id) => at = id,
+                None => return Ok(()),
+            }
+        }
+        let names = vec![(at, BTreeSet::from([file.to_vec()]))];
+        if self.look_and_settle(index, names.clone())?.contains(&at) {
+            // It had another place, or another has its own now.
+            let path = place::split(path).parent.to_vec();
+            let marked = Marked { path, names: BTreeSet::from([file.to_vec()]), below: false };
+            self.follow_hint(index, entry.id, &marked)?;
+        }
+        Ok(())
+    }
+}
+
+impl Index {
+    /// A directory and all beneath it is to be scanned, also what is being scanned now.
+    fn scan_below(&self, id: Id) -> Result<()> {
+        let mut all = Vec::new();
+        self.change(&mut |change| {
+            all = change.set_pending_below(id)?;
+            Ok(())
+        })?;
+        let mut recent = self.recent();
+        for id in all {
+            if let Some(scan) = recent.scans.get_mut(&id) {
+                scan.again = true;
+            }
+        }
+        drop(recent);
+        self.call();
+        Ok(())
+    }
+}
+
+/// The name of a directory in its parent, to be looked at.
+fn above(directory: &row::Directory) -> Option<(Id, BTreeSet<Vec<u8>>)> {
+    (directory.level != Level::Account).then(|| (directory.parent, BTreeSet::from([directory.file.clone()])))
+}
+
+/// Where the object lies that a file name of ours belongs to.
+enum Normal<'f> {
+    Here(&'f [u8]),
+    Above,
+    Nothing,
+}
+
+fn normal<'f>(directory: &row::Directory, file: &'f [u8]) -> Normal<'f> {
+    if !file.starts_with(name::PREFIX) {
+        return Normal::Here(file);
+    }
+    match name::entry(file, true, &directory.context) {
+        Entry::Own(Own::SelfFile) if directory.level == Level::Object => Normal::Above,
+        Entry::Own(Own::Transit(target)) => Normal::Here(target),
+        Entry::Own(Own::TransitDirectory) => Normal::Nothing,
+        _ => Normal::Here(file),
+    }
+}
+
+pub(super) fn entry_of(read: &dyn Read, dir: Id, kind: Kind, text: &str) -> Result<Option<RowEntry>> {
+    read.get(&row_key(dir, kind, text))?.map(|bytes| RowEntry::decode(&bytes)).transpose()
+}
+
+/// The directory of a file name in a directory.
+pub(super) fn child(read: &dyn Read, dir: Id, file: &[u8]) -> Result<Option<Id>> {
+    let Some(directory) = look::directory(read, dir)? else { return Ok(None) };
+    let Entry::Part { text, ends, below } = name::entry(file, true, &directory.context) else {
+        return Ok(None);
+    };
+    let named = matches!(directory.level, Level::Account | Level::Between);
+    let kind = match (ends, below.after_run() && !named) {
+        (false, _) => Kind::Part,
+        (true, true) => Kind::Run,
+        (true, false) => Kind::Directory,
+    };
+    let text = if ends && !named { [&text, "/"].concat() } else { text.into_owned() };
+    Ok(entry_of(read, dir, kind, &text)?.map(|entry| entry.id))
+}
+
+/// The directories that a mark tells of.
+fn directories_of(mark: &Mark) -> Vec<&[u8]> {
+    match mark {
+        Mark::Entry(spot) => vec![&spot.path],
+        Mark::Moved { from, to } => from.iter().chain(to).map(|spot| spot.path.as_slice()).collect(),
+        Mark::Below { path, .. } => vec![path],
+        Mark::Everything => Vec::new(),
+    }
+}
+
+/// Whether what is in a directory may be an account, or lead to one.
+fn above_accounts<'a>(mut accounts: impl Iterator<Item = &'a [u8]>, path: &[u8]) -> bool {
+    path.is_empty() || accounts.any(|account| beneath(account, path).is_some_and(|rest| !rest.is_empty()))
+}
+
+/// What of `path` lies beneath `base`; empty if it is that.
+fn beneath<'p>(path: &'p [u8], base: &[u8]) -> Option<&'p [u8]> {
+    let rest = path.strip_prefix(base)?;
+    if rest.is_empty() || base.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+}
+
+/// The marks that lie in an account, by directory.
+fn marked_in(account: &Known, marks: &[Mark]) -> HashMap<Fid, Marked> {
+    let mut all: HashMap<Fid, Marked> = HashMap::new();
+    let mut add = |fid: &Fid, path: &[u8], name: Option<&[u8]>| {
+        let Some(path) = beneath(path, &account.path) else { return };
+        // The service's own directories hold no names.
+        if path.starts_with(name::SERVICE) {
+            return;
+        }
+        let marked = all.entry(*fid).or_default();
+        marked.path = path.to_vec();
+        match name {
+            Some(name) => _ = marked.names.insert(name.to_vec()),
+            None => marked.below = true,
+        }
+    };
+    for mark in marks {
+        match mark {
+            Mark::Entry(spot) => add(&spot.dir, &spot.path, Some(&spot.name)),
+            Mark::Moved { from, to } => {
+                for spot in from.iter().chain(to) {
+                    add(&spot.dir, &spot.path, Some(&spot.name));
+                }
+            }
+            Mark::Below { dir, path } => add(dir, path, None),
+            Mark::Everything => {}
+        }
+    }
+    all
+}

@@ -1,0 +1,489 @@
+//! Scans: comparing whole directories with their rows, until a container is proven.
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use lustre::sys;
+
+use super::Index;
+use super::engine::Read;
+use super::look::{Reached, Where, directory, file_of, place_of};
+use super::row::{self, Container, DIRECTORIES, Id, Kind, LIMBO, Level, ROW_TEXT, container_key, row_key};
+use crate::Namespace;
+use crate::error::{Error, Result, Step};
+use crate::name::{self, Entry, Own};
+use crate::place;
+
+/// Entries looked at between two transactions.
+const CHUNK: usize = 8192;
+
+/// Rows of directories that left the tree which are removed in one transaction.
+const REAPED: usize = 10_000;
+
+/// What scans did, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Directories scanned.
+    pub directories: AtomicU64,
+    /// Entries compared.
+    pub entries: AtomicU64,
+    /// Containers that were proven.
+    pub proven: AtomicU64,
+    /// Containers of which that failed.
+    pub failed: AtomicU64,
+}
+
+/// What one scanner needs, and what several share.
+struct Crew<'c> {
+    stack: Mutex<(Vec<Id>, usize)>,
+    more: Condvar,
+    failed: AtomicBool,
+    stop: &'c AtomicBool,
+    /// Called with the entries compared since the last call; it may sleep.
+    pace: &'c (dyn Fn(u64) + Sync),
+    progress: &'c Progress,
+}
+
+/// A scan of a directory under way, as others see it.
+#[derive(Debug, Default)]
+pub(super) struct Scanning {
+    /// Others wrote rows of the directory.
+    pub(super) disturbed: bool,
+    /// Changes were lost since it began.
+    pub(super) again: bool,
+}
+
+/// Where the name of an entry is to be looked at.
+enum Settled {
+    Here,
+    Of(Vec<u8>),
+    Elsewhere,
+}
+
+/// A count of what a scan saw.
+#[derive(Debug, Default)]
+struct Counted {
+    entries: usize,
+    objects: u64,
+    directories: u64,
+}
+
+impl Namespace {
+    /// Compares a directory with its rows. Returns the directories in it that are to be scanned next; `None` if it has more
+    /// than `limit` entries, and stays to be scanned.
+    pub(super) fn scan_directory(&self, index: &Index, id: Id, limit: usize) -> Result<Option<Vec<Id>>> {
+        let Some(at) = place_of(&*index.read()?, id)? else { return Ok(Some(Vec::new())) };
+        let Some(reached) = self.reach(&at)? else {
+            // It moved or went, and its own name tells.
+            if at.directory.level == Level::Account {
+                self.look_for_accounts(index)?;
+            } else {
+                let name = vec![(at.directory.parent, [at.directory.file.clone()].into())];
+                return self.look_at_all(index, name, &mut Vec::new()).map(Some);
+            }
+            return Ok(Some(Vec::new()));
+        };
+        let epoch = index.epoch.load(Ordering::SeqCst);
+        index.recent().scans.insert(id, Scanning::default());
+        let counted = self.look_at_entries(index, &at, &reached, limit);
+        let Scanning { disturbed, again } = index.recent().scans.remove(&id).unwrap_or_default();
+        let Some(counted) = counted? else { return Ok(None) };
+        let now = directory(&*index.read()?, id)?;
+        let rows = |read: &dyn Read| -> Result<u64> { Ok(child_ids(read, id)?.len() as u64) };
+        // Every entry has its row now; as many rows as entries means that no row is without one.
+        let even = !disturbed
+            && now.is_some_and(|now| now.objects == counted.objects)
+            && rows(&*index.read()?)? == counted.directories;
+        if !even {
+            self.look_at_rows(index, &at)?;
+        }
+        if again {
+            return Ok(None);
+        }
+        let mut below = Vec::new();
+        index.change(&mut |change| {
+            below = change.scanned(id, epoch)?;
+            Ok(())
+        })?;
+        Ok(Some(below))
+    }
+
+    /// Looks at every entry; `None` if there are more than `limit`.
+    fn look_at_entries(
+        &self,
+        index: &Index,
+        at: &Where,
+        reached: &Reached<'_>,
+        limit: usize,
+    ) -> Result<Option<Counted>> {
+        let mut counted = Counted::default();
+        let mut chunk: Vec<Vec<u8>> = Vec::new();
+        let mut failed = None;
+        sys::read_dir(reached.dir.as_fd(), &mut |file, _, _| {
+            counted.entries += 1;
+            if counted.entries > limit {
+                return ControlFlow::Break(());
+            }
+            chunk.push(file.to_vec());
+            if chunk.len() >= CHUNK
+                && let Err(error) = self.look_at_chunk(index, at, reached, &mut chunk, &mut counted)
+            {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+        .step("read a directory")?;
+        match failed {
+            Some(error) => return Err(error),
+            None if counted.entries > limit => return Ok(None),
+            None => self.look_at_chunk(index, at, reached, &mut chunk, &mut counted)?,
+        }
+        Ok(Some(counted))
+    }
+
+    fn look_at_chunk(
+        &self,
+        index: &Index,
+        at: &Where,
+        reached: &Reached<'_>,
+        chunk: &mut Vec<Vec<u8>>,
+        counted: &mut Counted,
+    ) -> Result<()> {
+        // In the order of the rows, which lie together then.
+        chunk.sort_unstable();
+        let look = index.begin();
+        let read = index.read()?;
+        let mut seen = Vec::with_capacity(chunk.len());
+        for file in chunk.drain(..) {
+            let file = match self.settled(at, reached, &file)? {
+                Settled::Here => file,
+                Settled::Of(target) => target,
+                Settled::Elsewhere => continue,
+            };
+            let one = self.look_at(at, reached, &file, &*read)?;
+            counted.objects += u64::from(one.object.as_ref().is_some_and(|(_, row)| row.is_some()));
+            counted.directories += u64::from(one.directory.as_ref().is_some_and(|d| d.fid.is_some()));
+            seen.push(one);
+        }
+        drop(read);
+        let committed = index.commit(look, &seen, Some(at.id))?;
+        if committed.again.is_empty() {
+            return Ok(());
+        }
+        // Others were quicker, and their rows are as new as ours would be; but one more look costs little.
+        let files = committed.again.into_iter().map(|(_, file)| file).collect();
+        self.look_at_all(index, vec![(at.id, files)], &mut Vec::new()).map(drop)
+    }
+
+    /// What a crash left in transit is put back first.
+    fn settled(&self, at: &Where, reached: &Reached<'_>, file: &[u8]) -> Result<Settled> {
+        if !file.starts_with(name::PREFIX) || at.container.is_none() {
+            return Ok(Settled::Here);
+        }
+        match name::entry(file, true, &at.directory.context) {
+            // It belongs to the directory's own name.
+            Entry::Own(Own::SelfFile) if at.directory.level == Level::Object => Ok(Settled::Elsewhere),
+            Entry::Own(Own::Transit(target)) => {
+                place::settle(&reached.scope, reached.dir.as_fd(), target)?;
+                Ok(Settled::Of(target.to_vec()))
+            }
+            Entry::Own(Own::TransitDirectory) => {
+                let mut targets = Vec::new();
+                if let Some(inner) = reached.scope.open_directory(reached.dir.as_fd(), file)? {
+                    sys::read_dir(inner.as_fd(), &mut |target, _, _| {
+                        targets.push(target.to_vec());
+                        ControlFlow::Continue(())
+                    })
+                    .step("read the transit directory")?;
+                }
+                for target in targets {
+                    // Its name comes back into this directory while that is read, and is looked at then or by its mark.
+                    place::settle(&reached.scope, reached.dir.as_fd(), &target)?;
+                }
+                Ok(Settled::Elsewhere)
+            }
+            _ => Ok(Settled::Here),
+        }
+    }
+
+    /// Looks at the name of every row.
+    fn look_at_rows(&self, index: &Index, at: &Where) -> Result<()> {
+        let mut from = Bound::Included(row_key(at.id, Kind::Object, ""));
+        let to = row::after(&row_key(at.id, Kind::Run, ""));
+        let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            let mut keys: Vec<Vec<u8>> = Vec::new();
+            let read = index.read()?;
+            read.scan((from.as_ref().map(Vec::as_slice), to), false, &mut |key, _| {
+                keys.push(key.to_vec());
+                Ok(if keys.len() < CHUNK { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
+            let Some(last) = keys.last().cloned() else { return Ok(()) };
+            let mut files = BTreeSet::new();
+            for key in &keys {
+                files.insert(self.file_of_row(&*read, at, key)?);
+            }
+            drop(read);
+            self.look_at_all(index, vec![(at.id, files)], &mut Vec::new())?;
+            from = Bound::Excluded(last);
+        }
+    }
+
+    fn file_of_row(&self, read: &dyn Read, at: &Where, key: &[u8]) -> Result<Vec<u8>> {
+        let text = std::str::from_utf8(&key[ROW_TEXT..]).map_err(|_| row::damaged())?;
+        let kind = Kind::of(key[ROW_TEXT - 1])?;
+        if kind == Kind::Object {
+            return file_of(&at.prefix, text);
+        }
+        let entry = super::marks::entry_of(read, at.id, kind, text)?.ok_or_else(row::damaged)?;
+        Ok(directory(read, entry.id)?.ok_or_else(row::damaged)?.file)
+    }
+
+    /// Scans whatever is not proven, on so many threads. `pace` is called with the number of entries compared since its last
+    /// call, and may sleep. Returns whether something is left that could not be scanned.
+    pub fn prove(
+        &self,
+        threads: usize,
+        stop: &AtomicBool,
+        pace: &(dyn Fn(u64) + Sync),
+        progress: &Progress,
+    ) -> Result<bool> {
+        let Some(index) = &self.index else { return Ok(false) };
+        index.mend()?;
+        self.look_for_accounts(index)?;
+        let mut left = !self.scan_pending(index, stop, pace)?;
+        for account in index.accounts(&*index.read()?)? {
+            let containers = match self.acting(index, &account.name, || self.prove_account(index, account.id))
+            {
+                Ok(Some(containers)) => containers,
+                Ok(None) => continue,
+                Err(error @ Error::Index(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(account = account.name, %error, "the account could not be scanned");
+                    left = true;
+                    continue;
+                }
+            };
+            for container in containers {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(true);
+                }
+                let crew = Crew {
+                    stack: Mutex::new((vec![container], 0)),
+                    more: Condvar::new(),
+                    failed: AtomicBool::new(false),
+                    stop,
+                    pace,
+                    progress,
+                };
+                let proven = self.prove_container(index, &account.name, container, threads, &crew)?;
+                left |= !proven;
+                let counter = if proven { &progress.proven } else { &progress.failed };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.reap_index(index, stop)?;
+        Ok(left)
+    }
+
+    /// Scans single directories that wait for it; true if that did all of them.
+    fn scan_pending(&self, index: &Index, stop: &AtomicBool, pace: &(dyn Fn(u64) + Sync)) -> Result<bool> {
+        let mut waiting = Vec::new();
+        let from = row::pending_key(0);
+        let to = row::pending_key(LIMBO);
+        index.read()?.scan((Bound::Included(&from), Bound::Included(&to)), false, &mut |key, _| {
+            waiting.extend(row::id_in(key, 1));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut all = true;
+        while let Some(id) = waiting.pop() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let Some(at) = place_of(&*index.read()?, id)? else { continue };
+            let before = index.looks();
+            match self.acting(index, &at.account, || self.scan_directory(index, id, usize::MAX)) {
+                Ok(Some(Some(below))) => waiting.extend(below),
+                Ok(_) => all = false,
+                Err(error @ Error::Index(_)) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "a directory could not be scanned");
+                    all = false;
+                }
+            }
+            pace(index.looks().saturating_sub(before));
+        }
+        Ok(all)
+    }
+
+    /// Scans the directories of an account itself; returns its containers that were not seen whole in this epoch.
+    fn prove_account(&self, index: &Index, account: Id) -> Result<Vec<Id>> {
+        let epoch = index.epoch.load(Ordering::SeqCst);
+        let mut stack = vec![account];
+        let mut containers = Vec::new();
+        while let Some(id) = stack.pop() {
+            let read = index.read()?;
+            let Some(found) = directory(&*read, id)? else { continue };
+            if found.epoch != epoch || found.pending {
+                self.scan_directory(index, id, usize::MAX)?;
+            }
+            let read = index.read()?;
+            for child in child_ids(&*read, id)? {
+                match directory(&*read, child)? {
+                    Some(found) if found.level == Level::Container => {
+                        if index.sums(&*read, child)?.epoch != epoch {
+                            containers.push(child);
+                        }
+                    }
+                    Some(_) => stack.push(child),
+                    None => {}
+                }
+            }
+        }
+        index.change(&mut |change| change.alter_container(account, |c| c.epoch = epoch))?;
+        Ok(containers)
+    }
+
+    /// Scans all of a container that was not scanned in this epoch; true if it is proven now.
+    fn prove_container(
+        &self,
+        index: &Index,
+        account: &str,
+        container: Id,
+        threads: usize,
+        crew: &Crew<'_>,
+    ) -> Result<bool> {
+        let epoch = index.epoch.load(Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.max(1) {
+                scope.spawn(|| {
+                    let work = || {
+                        self.scan_with(index, crew);
+                        Ok(())
+                    };
+                    if !matches!(self.acting(index, account, work), Ok(Some(()))) {
+                        crew.failed.store(true, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        if crew.failed.load(Ordering::Relaxed) || crew.stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        if index.epoch.load(Ordering::SeqCst) != epoch {
+            index.call();
+            return Ok(false);
+        }
+        index.change(&mut |change| change.alter_container(container, |c| c.epoch = epoch))?;
+        index.proven(&*index.read()?, container)
+    }
+
+    /// Takes directories from the crew's stack until there are none and nobody will bring more.
+    fn scan_with(&self, index: &Index, crew: &Crew<'_>) {
+        while let Some(id) = crew.next() {
+            let below = self.scan_one(index, id, crew);
+            match below {
+                Ok(below) => crew.done(below),
+                Err(error) => {
+                    tracing::debug!(%error, "a directory could not be scanned");
+                    crew.failed.store(true, Ordering::Relaxed);
+                    crew.done(Vec::new());
+                }
+            }
+        }
+    }
+
+    /// Scans a directory if that was not done in this epoch; returns all directories in it.
+    fn scan_one(&self, index: &Index, id: Id, crew: &Crew<'_>) -> Result<Vec<Id>> {
+        let Some(found) = directory(&*index.read()?, id)? else { return Ok(Vec::new()) };
+        let before = index.looks();
+        if found.epoch != index.epoch.load(Ordering::SeqCst) || found.pending {
+            self.scan_directory(index, id, usize::MAX)?;
+            crew.progress.directories.fetch_add(1, Ordering::Relaxed);
+        }
+        let entries = index.looks().saturating_sub(before);
+        crew.progress.entries.fetch_add(entries, Ordering::Relaxed);
+        (crew.pace)(entries);
+        child_ids(&*index.read()?, id)
+    }
+
+    /// Removes the rows of what left the tree.
+    fn reap_index(&self, index: &Index, stop: &AtomicBool) -> Result<()> {
+        let mut more = true;
+        while more && !stop.load(Ordering::Relaxed) {
+            // A transaction for nothing would keep the disk awake.
+            let mut any = false;
+            let (from, to) = (row::left_key(0), row::left_key(LIMBO));
+            index.read()?.scan((Bound::Included(&from), Bound::Included(&to)), false, &mut |_, _| {
+                any = true;
+                Ok(ControlFlow::Break(()))
+            })?;
+            if !any {
+                return Ok(());
+            }
+            index.change(&mut |change| {
+                more = change.reap(REAPED)?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The directories in a directory.
+pub(super) fn child_ids(read: &dyn Read, id: Id) -> Result<Vec<Id>> {
+    let mut children = Vec::new();
+    let (from, to) = (row_key(id, DIRECTORIES[0], ""), row::after(&row_key(id, DIRECTORIES[2], "")));
+    let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    read.scan((Bound::Included(&from), to), false, &mut |_, value| {
+        children.push(row::Entry::decode(value)?.id);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(children)
+}
+
+impl Index {
+    /// What is summed up of a container or account.
+    pub(super) fn sums(&self, read: &dyn Read, id: Id) -> Result<Container> {
+        read.get(&container_key(id))?.map_or(Ok(Container::default()), |bytes| Container::decode(&bytes))
+    }
+
+    /// Whether all of a container, or the list of an account's containers, was seen in this epoch.
+    pub(super) fn proven(&self, read: &dyn Read, id: Id) -> Result<bool> {
+        let sums = self.sums(read, id)?;
+        Ok(sums.pending == 0 && sums.epoch == self.epoch.load(Ordering::SeqCst))
+    }
+}
+
+impl Crew<'_> {
+    fn next(&self) -> Option<Id> {
+        let mut state = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Some(id) = state.0.pop() {
+                state.1 += 1;
+                return Some(id);
+            }
+            if state.1 == 0 {
+                return None;
+            }
+            let waited = self.more.wait_timeout(state, Duration::from_millis(200));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn done(&self, below: Vec<Id>) {
+        let mut state = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 -= 1;
+        state.0.extend(below);
+        drop(state);
+        self.more.notify_all();
+    }
+}
