@@ -177,6 +177,11 @@ impl Namespace {
         self.index.as_ref()
     }
 
+    /// The identity of the root directory.
+    pub fn root_fid(&self) -> Result<lustre::fs::Fid> {
+        self.fs.fid(self.root.as_fd()).step("read the root's identity")
+    }
+
     /// Calls `hook` at each step of the protocols; for tests that stop or interleave there.
     #[must_use]
     pub fn with_hook(mut self, hook: StepHook) -> Self {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lustre::pool::Pool;
-use namespace::{Namespace, ObjectName, Orphans, Seen};
+use namespace::{Namespace, ObjectName, Orphans, Seen, index};
 use tokio::sync::watch;
 
 use crate::assembler::Assembler;
@@ -33,6 +33,12 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 /// How often an account is looked at for metadata files whose object is gone.
 const ORPHANS: Duration = Duration::from_hours(1);
+
+/// How often the tree is walked where there is an index: for what is no object, and nobody tells of.
+const SWEEP: Duration = Duration::from_hours(24);
+
+/// Names that the index is asked for at once.
+const PAGE: usize = 1000;
 
 /// The background of one namespace.
 #[derive(Debug)]
@@ -112,8 +118,16 @@ impl Background {
         let pool = Pool::new(name, 1, 4);
         let stop = Arc::new(AtomicBool::new(false));
         let pause = Duration::from_secs(interval.max(1));
+        let mut swept = Instant::now();
         loop {
-            let round = self.round(&pool, &task, &stop);
+            let round = async {
+                if self.namespace.index().is_some() && swept.elapsed() < SWEEP {
+                    self.round_by_index(&pool, &task, &stop).await;
+                } else {
+                    self.round(&pool, &task, &stop).await;
+                    swept = Instant::now();
+                }
+            };
             tokio::pin!(round);
             tokio::select! {
                 () = &mut round => {}
@@ -192,6 +206,58 @@ impl Background {
         }
     }
 
+    /// As `round`, of the objects alone for which the index knows something to do.
+    async fn round_by_index(&self, pool: &Pool, task: &Task, stop: &Arc<AtomicBool>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let wanted = match task {
+            Task::Tidy { expire, hash_rate, .. } => {
+                [expire.then_some(index::Task::Expire(now)), hash_rate.map(|_| index::Task::Hash)]
+            }
+            Task::Assemble(_) => [Some(index::Task::Assemble), None],
+        };
+        for wanted in wanted.into_iter().flatten() {
+            let mut from = None;
+            while !stop.load(Ordering::Relaxed) {
+                let namespace = Arc::clone(&self.namespace);
+                let page = pool.run(None, move || namespace.tasks(wanted, from.as_ref(), PAGE)).await;
+                let (names, next) = match page {
+                    Ok(Ok(page)) => page.unwrap_or_default(),
+                    Ok(Err(error)) => return self.failed(task, "index", &error),
+                    Err(error) => return self.failed(task, "index", &error),
+                };
+                self.do_tasks(pool, task, stop, names).await;
+                from = next;
+                if from.is_none() {
+                    break;
+                }
+            }
+        }
+        match task {
+            Task::Tidy { .. } => {
+                self.metrics.expirer.rounds.inc();
+                self.metrics.hasher.rounds.inc();
+            }
+            Task::Assemble(_) => _ = self.metrics.assembler.rounds.inc(),
+        }
+    }
+
+    async fn do_tasks(&self, pool: &Pool, task: &Task, stop: &Arc<AtomicBool>, names: Vec<ObjectName>) {
+        let mut by_account = BTreeMap::<String, Vec<ObjectName>>::new();
+        for name in names {
+            let covered = self.assembler.covers(&name.account, &name.container);
+            if matches!(task, Task::Tidy { .. }) || covered {
+                by_account.entry(name.account.clone()).or_default().push(name);
+            }
+        }
+        for (account, names) in by_account {
+            let Ok(who) = self.identities.of_owner(&self.namespace, pool, &account).await else { continue };
+            let round = self.of_container(task, stop);
+            if let Err(error) = pool.run(who, move || round.visit(names)).await {
+                self.failed(task, &account, &error);
+            }
+        }
+    }
+
     fn of_container(&self, task: &Task, stop: &Arc<AtomicBool>) -> Round {
         Round {
             namespace: Arc::clone(&self.namespace),
@@ -217,6 +283,16 @@ impl Round {
     fn sweep(mut self, account: &str, container: &str) -> namespace::Result<namespace::Sweep> {
         let namespace = Arc::clone(&self.namespace);
         namespace.sweep(account, container, ABANDONED, &mut |seen| self.look(&seen))
+    }
+
+    fn visit(mut self, names: Vec<ObjectName>) {
+        for name in names {
+            // What is gone since has nothing to be done.
+            let Ok(object) = self.namespace.open_object(&name) else { continue };
+            if self.look(&Seen { name, info: object.info }).is_break() {
+                return;
+            }
+        }
     }
 
     /// Goes on, at the rate for objects, unless it is to stop.

@@ -103,6 +103,8 @@ pub struct Config {
     /// The access log.
     #[serde(default)]
     pub access_log: AccessLog,
+    /// The index of objects, if there is one; else listings and counters walk the tree.
+    pub index: Option<Index>,
     /// The remover of expired objects.
     #[serde(default)]
     pub expirer: Expirer,
@@ -316,6 +318,48 @@ pub struct AccessLog {
     pub buffer_bytes: usize,
 }
 
+/// `[index]`: what the tree holds, for listings and counters, and who tells of changes to it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Index {
+    /// Its file, on a disk of the server's own. It is derived: deleted, it is made anew.
+    pub path: PathBuf,
+    /// Bytes of it kept in memory at most.
+    #[serde(default = "index_cache")]
+    pub cache_bytes: usize,
+    /// The relay: `unix:/path` or `https://host:port`.
+    pub relay: String,
+    /// What the relay was told to give this server: a directory of its own beneath its root.
+    #[serde(default)]
+    pub sub_path: String,
+    /// This server's name among those that follow the relay.
+    #[serde(default = "bridge_name")]
+    pub name: String,
+    /// Certificates for a relay on `https`; the files are read at each connection.
+    pub tls: Option<RelayTls>,
+    /// Without word that nothing is missing for so long, listings come from the tree, in seconds.
+    #[serde(default = "max_lag")]
+    pub max_lag_seconds: u64,
+    /// Threads that scan.
+    #[serde(default = "scan_threads")]
+    pub scan_threads: usize,
+    /// Entries that are scanned per second at most; 0 is no limit.
+    #[serde(default)]
+    pub scan_entries_per_second: u64,
+}
+
+/// `[index.tls]`: PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayTls {
+    /// Who signed the relay's certificate.
+    pub ca: PathBuf,
+    /// This server's certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
 /// `[expirer]`: the remover of expired objects.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -456,6 +500,22 @@ fn admin_listen() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 9464).into()
 }
 
+fn index_cache() -> usize {
+    64 << 20
+}
+
+fn bridge_name() -> String {
+    "object-server".to_owned()
+}
+
+fn max_lag() -> u64 {
+    60
+}
+
+fn scan_threads() -> usize {
+    2
+}
+
 fn clock_skew() -> u64 {
     300
 }
@@ -544,6 +604,7 @@ impl Config {
             })?;
         }
         self.check_identity()?;
+        self.check_index()?;
         self.check_auth()?;
         let not_zero = [
             ("pool.threads", self.pool.threads),
@@ -592,6 +653,20 @@ impl Config {
         let map = identity.mode == IdentityMode::Map;
         require(!map || identity.map.is_some(), "identity.map", "mode \"map\" needs a file")?;
         require(map || identity.map.is_none(), "identity.map", "only mode \"map\" takes it")
+    }
+
+    fn check_index(&self) -> Result<(), (&'static str, String)> {
+        let Some(index) = &self.index else { return Ok(()) };
+        // What one user may list another may not.
+        require(self.identity.mode != IdentityMode::Map, "index", {
+            "cannot serve identities of mode \"map\"; leave [index] out"
+        })?;
+        let https = index.relay.starts_with("https://");
+        let unix = index.relay.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
+        require(https || unix, "index.relay", "must be unix:/path or https://host:port")?;
+        require(https == index.tls.is_some(), "index.tls", "a relay on https needs it, and only that")?;
+        require(index.max_lag_seconds > 0, "index.max_lag_seconds", "must be at least 1")?;
+        require((1..=64).contains(&index.scan_threads), "index.scan_threads", "must be from 1 to 64")
     }
 
     fn check_auth(&self) -> Result<(), (&'static str, String)> {

@@ -17,8 +17,10 @@ use crate::auth::clock::{Clock, SystemClock};
 use crate::auth::{Authenticator, LogInOutcome};
 use crate::background::Background;
 use crate::config::{self, Config, Durability};
+use crate::follower::Follower;
 use crate::http::{self, Outcome, Request, Response, Version};
 use crate::identities::Identities;
+use crate::indexing;
 use crate::limits::{Refusal, Throttle};
 use crate::metrics::Metrics;
 use crate::swift::call::Service;
@@ -48,8 +50,9 @@ pub async fn run(
     let workers = http::Workers::start().context("cannot start the threads for connections")?;
 
     let pool = Pool::new("files", config.pool.threads, config.pool.queue);
-    let namespace = open_namespace(&config, &pool).await?;
     let identities = Arc::new(Identities::new(config.identity.clone()).context("identity.map")?);
+    let namespace = open_namespace(&config, &pool, &identities).await?;
+    indexing::watch(&metrics, &namespace);
     {
         let pool = pool.clone();
         metrics.watch_pool("files", move || pool.depth());
@@ -104,6 +107,11 @@ pub async fn run(
     let mut helpers = JoinSet::new();
     helpers.spawn(auth.watch());
     helpers.spawn(Arc::clone(&identities).watch());
+    if let Some(index) = &config.index {
+        tasks.spawn(indexing::run(Arc::clone(&namespace), index.clone(), shutdown.clone()));
+        let (namespace, config, metrics) = (Arc::clone(&namespace), index.clone(), Arc::clone(&metrics));
+        tasks.spawn(Follower { namespace, config, metrics }.run(shutdown.clone()));
+    }
     let background = Background {
         namespace: Arc::clone(&namespace),
         identities,
@@ -212,7 +220,11 @@ impl Observer for Reporter {
     }
 }
 
-async fn open_namespace(config: &Config, pool: &Pool) -> Result<Arc<Namespace>> {
+async fn open_namespace(
+    config: &Config,
+    pool: &Pool,
+    identities: &Arc<Identities>,
+) -> Result<Arc<Namespace>> {
     let options = Options {
         metadata: match config.metadata {
             config::Metadata::Auto => MetadataMode::Auto,
@@ -226,7 +238,11 @@ async fn open_namespace(config: &Config, pool: &Pool) -> Result<Arc<Namespace>> 
     };
     let root = config.root.clone();
     let opened = pool.run(None, move || Namespace::open(Path::new(&root), options)).await?;
-    Ok(Arc::new(opened.with_context(|| format!("root: {}", config.root.display()))?))
+    let namespace = opened.with_context(|| format!("root: {}", config.root.display()))?;
+    let Some(index) = config.index.clone() else { return Ok(Arc::new(namespace)) };
+    let identities = Arc::clone(identities);
+    let index = tokio::task::spawn_blocking(move || indexing::open(&index, &identities)).await??;
+    Ok(Arc::new(namespace.with_index(index)))
 }
 
 fn http_limits(config: &Config) -> http::Limits {

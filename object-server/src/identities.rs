@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lustre::identity::Identity;
 use lustre::pool::{Pool, PoolError};
 use namespace::Namespace;
+use namespace::index::Actor;
 
 use crate::auth::reload::{Reload, Reloading};
 use crate::config::{self, IdentityMode};
@@ -133,6 +134,20 @@ impl Identities {
             IdentityMode::Process => Ok(None),
             IdentityMode::Fixed => Ok(self.fixed.clone()),
             IdentityMode::Owner | IdentityMode::Map => self.owner(namespace, pool, account).await.map(Some),
+        }
+    }
+
+    /// As whom the index looks at an account. Makes file-system calls.
+    pub fn actor(&self, namespace: &Namespace, account: &str) -> Actor {
+        match self.config.mode {
+            IdentityMode::Process => Actor::Process,
+            IdentityMode::Fixed => self.fixed.clone().map_or(Actor::Nobody, Actor::As),
+            IdentityMode::Owner | IdentityMode::Map => match namespace.account_owner(account) {
+                Ok((uid, gid)) if self.config.allows_uid(uid) && self.config.allows_gid(gid) => {
+                    Actor::As(Arc::new(Identity { uid, gid, groups: vec![gid] }))
+                }
+                _ => Actor::Nobody,
+            },
         }
     }
 

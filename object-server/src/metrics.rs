@@ -51,6 +51,8 @@ pub struct Metrics {
     pub reaped: Counter,
     /// Metadata files whose object is gone, removed.
     pub orphans: Counter,
+    /// The index and the relay that it follows; all 0 without one.
+    pub index: IndexGauges,
     /// What the background workers did.
     pub expirer: Worker,
     /// See [`Self::expirer`].
@@ -70,6 +72,25 @@ pub struct Worker {
     pub bytes: Counter,
     /// Objects that failed.
     pub errors: Counter,
+}
+
+/// How the index is doing.
+#[derive(Clone, Debug)]
+pub struct IndexGauges {
+    /// 1 while listings may come from it.
+    pub current: Gauge,
+    /// Containers and accounts in it.
+    pub containers: Gauge,
+    /// Those of which listings come from the tree.
+    pub unproven: Gauge,
+    /// How old what it knows is.
+    pub lag: Gauge,
+    /// Names looked at.
+    pub looks: Gauge,
+    /// 1 while a relay is followed.
+    pub connected: Gauge,
+    /// Marks that the relay sent.
+    pub marks: Counter,
 }
 
 type Depth = Box<dyn Fn() -> usize + Send + Sync>;
@@ -147,6 +168,7 @@ impl Default for Metrics {
             "orphaned_metadata_removed",
             "Metadata files whose object is gone, removed",
         );
+        let index = IndexGauges::new(&mut registry);
         let expirer = Worker::new(&mut registry, "expirer", "Remover of expired objects");
         let hasher = Worker::new(&mut registry, "hasher", "Reader that learns missing hashes");
         let assembler = Worker::new(&mut registry, "assembler", "Assembler of static large objects");
@@ -165,6 +187,7 @@ impl Default for Metrics {
             log_lines_dropped,
             reaped,
             orphans,
+            index,
             expirer,
             hasher,
             assembler,
@@ -176,6 +199,25 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     let counter = Counter::default();
     registry.register(name, help, counter.clone());
     counter
+}
+
+impl IndexGauges {
+    fn new(registry: &mut Registry) -> Self {
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        Self {
+            current: gauge("index_current", "1 while listings may come from the index"),
+            containers: gauge("index_containers", "Containers and accounts in the index"),
+            unproven: gauge("index_unproven_containers", "Containers and accounts listed from the tree"),
+            lag: gauge("index_lag_seconds", "How old what the index knows is"),
+            looks: gauge("index_looks", "Names looked at since the start"),
+            connected: gauge("relay_connected", "1 while a relay of changes is followed"),
+            marks: counter(registry, "relay_marks", "Marks that the relay of changes sent"),
+        }
+    }
 }
 
 impl Worker {
@@ -239,7 +281,11 @@ impl Metrics {
 
     /// Shows a pool: `depth` tells how many calls wait in it, and is asked at each scrape.
     pub fn watch_pool(&self, name: &'static str, depth: impl Fn() -> usize + Send + Sync + 'static) {
-        let gauge = self.pools.get_or_create(&[("pool", name)]).clone();
+        self.watch(self.pools.get_or_create(&[("pool", name)]).clone(), depth);
+    }
+
+    /// Shows what `depth` tells at each scrape.
+    pub fn watch(&self, gauge: Gauge, depth: impl Fn() -> usize + Send + Sync + 'static) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.push(Watched { gauge, depth: Box::new(depth) });
     }

@@ -27,7 +27,7 @@ pub use open::{Symlinks, is_open_elsewhere, open_beneath, open_in_root, reopen_r
 pub use program::{given, run_in_root};
 pub use rustix::fs::{Mode, OFlags};
 pub use stat::{Kind, Space, Stat, stat, stat_at, statfs};
-pub use xattr::{create_xattr, get_xattr, remove_xattr, set_xattr};
+pub use xattr::{create_xattr, get_xattr, has_xattr_at, remove_xattr, set_xattr};
 
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, BorrowedFd};

@@ -41,6 +41,21 @@ pub fn get_xattr(fd: BorrowedFd<'_>, name: &str, buf: &mut Vec<u8>) -> io::Resul
     }
 }
 
+/// Whether `name` in `dir` has any attribute that the caller may list; a symbolic link is not followed. By one call through
+/// `/proc`: `EOPNOTSUPP` without it.
+pub fn has_xattr_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+    let directory = ProcPath::of(dir);
+    let path = [directory.as_bytes(), b"/", name].concat();
+    let mut names = [MaybeUninit::<u8>::uninit(); 512];
+    match retry_on_intr(|| rustix::fs::llistxattr(path.as_slice(), &mut names).map(|(names, _)| names.len()))
+    {
+        Ok(len) => Ok(len > 0),
+        Err(Errno::RANGE) => Ok(true),
+        Err(error) if ProcPath::is_missing(error) => Err(Errno::OPNOTSUPP.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn get_large(fd: BorrowedFd<'_>, name: &str, buf: &mut Vec<u8>) -> io::Result<bool> {
     buf.reserve_exact(LARGEST);
     let got = retry_on_intr(|| match rustix::fs::fgetxattr(fd, name, spare_capacity(buf)) {

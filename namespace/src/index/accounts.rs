@@ -45,20 +45,23 @@ impl Namespace {
     /// Compares the accounts that are there with those in the index.
     pub(super) fn look_for_accounts(&self, index: &Index) -> Result<()> {
         let names = self.accounts()?;
-        let mut found = Vec::new();
+        let (mut found, mut kept) = (Vec::new(), Vec::new());
         for name in &names {
             // One that cannot be reached is not served from here, which harms nobody else.
             match self.acting(index, name, || self.look_at_account(name)) {
                 Ok(Some(fid)) => found.push((name, self.account_path(name), fid)),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(account = name, %error, "not in the index"),
+                Ok(None) | Err(Error::NoAccount) => {}
+                Err(error) => {
+                    tracing::warn!(account = name, %error, "the account cannot be looked at; it stays as it is");
+                    kept.push(name);
+                }
             }
         }
         let gone: Vec<String> = index
             .accounts(&*index.read()?)?
             .into_iter()
             .map(|known| known.name)
-            .filter(|known| !found.iter().any(|(name, ..)| *name == known))
+            .filter(|known| !found.iter().any(|(name, ..)| *name == known) && !kept.contains(&known))
             .collect();
         let seen = |name: &str, fid| SeenDirectory {
             kind: Kind::Directory,

@@ -184,6 +184,8 @@ impl<'t> Change<'t> {
         let count = |object: Option<&Object>| object.map_or((0, 0), |o| (1, o.size));
         let ((gone, less), (come, more)) = (count(old.as_ref()), count(new));
         let lived = self.directory(dir)?.is_some_and(Directory::lives);
+        let unhashed = |object: Option<&Object>| u64::from(object.is_some_and(Object::is_unhashed));
+        self.count_unhashed(dir, unhashed(new), unhashed(old.as_ref()))?;
         self.alter(dir, |d| {
             d.objects = (d.objects + come).saturating_sub(gone);
             d.bytes = d.bytes.saturating_add(more).saturating_sub(less);
@@ -201,11 +203,9 @@ impl<'t> Change<'t> {
     /// What is to be done for an object one day.
     fn set_tasks(&mut self, dir: Id, text: &str, old: Option<&Object>, new: Option<&Object>) -> Result<()> {
         let expiry = |o: &Object| o.delete_at.map(|at| row::expiry_key(at, dir, text));
-        let unhashed =
-            |o: &Object| (o.etag.is_none() && o.slo.is_none()).then(|| row::unhashed_key(dir, text));
         let manifest =
             |o: &Object| o.slo.filter(|slo| slo.kept.is_none()).map(|_| row::manifest_key(dir, text));
-        let tasks: [&dyn Fn(&Object) -> Option<Vec<u8>>; 3] = [&expiry, &unhashed, &manifest];
+        let tasks: [&dyn Fn(&Object) -> Option<Vec<u8>>; 2] = [&expiry, &manifest];
         for task in tasks {
             let (old, new) = (old.and_then(task), new.and_then(task));
             if old == new {
@@ -219,6 +219,20 @@ impl<'t> Change<'t> {
             }
         }
         Ok(())
+    }
+
+    fn count_unhashed(&mut self, dir: Id, come: u64, gone: u64) -> Result<()> {
+        let Some(before) = self.directory(dir)?.map(|d| d.unhashed) else { return Ok(()) };
+        let after = (before + come).saturating_sub(gone);
+        if after == before {
+            return Ok(());
+        }
+        self.alter(dir, |d| d.unhashed = after)?;
+        match (before, after) {
+            (0, _) => self.store.put(&row::unhashed_key(dir), &[]),
+            (_, 0) => self.store.remove(&row::unhashed_key(dir)),
+            _ => Ok(()),
+        }
     }
 
     /// A name of so many bytes beneath `dir` is known, served or not.
@@ -377,6 +391,7 @@ impl<'t> Change<'t> {
             fid,
             objects: 0,
             bytes: 0,
+            unhashed: 0,
             live: 0,
             longest: 0,
             pending: false,
@@ -588,7 +603,9 @@ impl<'t> Change<'t> {
             }
         }
         self.directories.insert(id, None);
-        for key in [left_key(id), directory_key(id), container_key(id), pending_key(id)] {
+        let keys =
+            [left_key(id), directory_key(id), container_key(id), pending_key(id), row::unhashed_key(id)];
+        for key in keys {
             self.store.remove(&key)?;
         }
         let mut unserved = Vec::new();

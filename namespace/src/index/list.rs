@@ -277,6 +277,7 @@ impl Namespace {
     /// The account's and the container's numbers, if listings of it may come from the index.
     fn indexed(&self, account: &str, container: &str) -> Result<Option<(&Index, Box<dyn Read>, Id)>> {
         let Some(index) = self.index.as_ref().filter(|index| index.current()) else { return Ok(None) };
+        self.catch_up(index, account);
         let read = index.read()?;
         let Some(account) = entry_of(&*read, TOP, Kind::Directory, account)? else { return Ok(None) };
         let path = container_path(container)?;
@@ -319,6 +320,7 @@ impl Namespace {
         query: &ListQuery,
     ) -> Result<Option<Vec<ContainerRow>>> {
         let Some(index) = self.index.as_ref().filter(|index| index.current()) else { return Ok(None) };
+        self.catch_up(index, account);
         or_tree(list_containers(index, account, query)).map(Option::flatten)
     }
 }

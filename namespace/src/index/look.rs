@@ -169,6 +169,7 @@ impl Namespace {
         }
         let nameable = ends && full > 0;
         let path = place::join(&at.path, &seen.file);
+        let began = sys::now_ns();
         let now = stat(dir, &seen.file)?;
         let mut object = None;
         let mut fid = None;
@@ -179,7 +180,7 @@ impl Namespace {
                 }
             }
             Some((FileKind::File, stat)) if nameable => {
-                object = self.row_of_file(at, reached, seen, text, &stat, read)?;
+                object = self.row_of_file(at, reached, seen, text, (&stat, began), read)?;
             }
             Some((FileKind::Symlink, _)) if nameable => object = self.row_located(&reached.scope, &path)?,
             Some((FileKind::Directory, _)) => {
@@ -218,7 +219,7 @@ impl Namespace {
         reached: &Reached<'_>,
         seen: &mut Seen,
         text: &str,
-        stat: &Stat,
+        (stat, began): (&Stat, i64),
         read: &dyn Read,
     ) -> Result<Option<Object>> {
         if self.metadata_mode() != MetadataMode::Sidecar
@@ -228,6 +229,10 @@ impl Namespace {
             if !row.racy && row.ino == stat.ino && row.ctime_ns == stat.ctime_ns && row.size == stat.size {
                 return Ok(Some(row));
             }
+        }
+        if self.metadata_mode() != MetadataMode::Sidecar && !has_attributes(reached.dir.as_fd(), &seen.file)?
+        {
+            return Ok(Some(self.plain_row(stat, began)));
         }
         let Some(fd) = open_path(reached.dir.as_fd(), &seen.file)? else { return Ok(None) };
         let began = sys::now_ns();
@@ -241,6 +246,27 @@ impl Namespace {
             seen.unserved = Some(Unnameable::Temporary.label());
         }
         Ok(row)
+    }
+
+    /// The row of a file that says nothing of itself.
+    fn plain_row(&self, stat: &Stat, began: i64) -> Object {
+        Object {
+            size: stat.size,
+            etag: None,
+            content_type: None,
+            modified: Timestamp::from_nanos(stat.mtime_ns),
+            delete_at: None,
+            slo: None,
+            ino: stat.ino,
+            ctime_ns: stat.ctime_ns,
+            racy: self.is_racy(stat, began),
+        }
+    }
+
+    /// Whether a file may change without another ctime; `began`: a time before it was looked at.
+    fn is_racy(&self, stat: &Stat, began: i64) -> bool {
+        let window = TICK_NS.max(self.fs.racy_window_ns() as i64);
+        began.saturating_sub(stat.ctime_ns) < window
     }
 
     /// Whether a directory may be an object, or hold the one of its name.
@@ -260,7 +286,6 @@ impl Namespace {
     /// `began`: a time before the file was looked at.
     fn row(&self, info: ObjectInfo, stat: &Stat, began: i64) -> Object {
         let ObjectInfo { size, etag, timestamp, content_type, delete_at, slo, .. } = info;
-        let window = TICK_NS.max(self.fs.racy_window_ns() as i64);
         Object {
             size,
             etag,
@@ -270,7 +295,7 @@ impl Namespace {
             slo,
             ino: stat.ino,
             ctime_ns: stat.ctime_ns,
-            racy: began.saturating_sub(stat.ctime_ns) < window,
+            racy: self.is_racy(stat, began),
         }
     }
 }
@@ -293,6 +318,15 @@ fn stat(dir: BorrowedFd<'_>, file: &[u8]) -> Result<Option<Stat>> {
         Ok(stat) => Ok(Some(stat)),
         Err(e) if is_absent(&e) => Ok(None),
         Err(e) => Err(Error::io("stat", e)),
+    }
+}
+
+/// Whether a file may say something of itself.
+fn has_attributes(dir: BorrowedFd<'_>, file: &[u8]) -> Result<bool> {
+    match sys::has_xattr_at(dir, file) {
+        Ok(has) => Ok(has),
+        // Without /proc, or gone: who opens it sees.
+        Err(_) => Ok(true),
     }
 }
 

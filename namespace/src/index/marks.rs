@@ -1,6 +1,7 @@
 //! From marks, and from requests of our own, to rows.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::PoisonError;
 
 use lustre::fs::Fid;
 
@@ -23,6 +24,9 @@ const AT_ONCE: usize = 10_000;
 /// New directories that are scanned before whoever met them goes on.
 const FRESH_AT_ONCE: usize = 1_000;
 
+/// Changes of our own that are looked at together at the latest.
+const NOTES: usize = 128;
+
 /// Names to look at, by directory.
 type Names = Vec<(Id, BTreeSet<Vec<u8>>)>;
 
@@ -39,6 +43,7 @@ impl Namespace {
     /// Looks wherever the marks point. When it returns, what it saw is in the index.
     pub fn observe(&self, marks: &[Mark]) -> Result<()> {
         let Some(index) = &self.index else { return Ok(()) };
+        self.catch_up_all(index)?;
         if marks.contains(&Mark::Everything) {
             return index.lost();
         }
@@ -211,7 +216,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// After a change of our own: looks at the object, wherever its path leads now.
+    /// After a change of our own: the object is looked at before anybody lists it, wherever its path leads then.
     pub(crate) fn note_object(&self, account: &str, container: &str, path: &[u8]) {
         let Some(index) = &self.index else { return };
         let Ok(container) = crate::container_path(container) else { return };
@@ -223,48 +228,89 @@ impl Namespace {
         self.note_object(account, container, b"");
     }
 
-    /// After an account was made or removed.
+    /// After an account was made or removed: the scanner looks for it, as nobody else may act for all.
     pub(crate) fn note_accounts(&self) {
-        let Some(index) = &self.index else { return };
-        if let Err(error) = self.look_for_accounts(index) {
-            tracing::warn!(%error, "accounts could not be looked for");
+        if let Some(index) = &self.index {
+            index.call();
         }
     }
 
     fn note(&self, index: &Index, account: &str, path: &[u8]) {
-        // Whatever fails, the request has been done: then the listing is proven anew.
-        if let Err(error) = self.try_note(index, account, path) {
-            tracing::warn!(%error, "a change of our own is not in the index");
+        let many = {
+            let mut notes = index.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            let notes = notes.entry(account.to_owned()).or_default();
+            notes.insert(path.strip_suffix(b"/").unwrap_or(path).to_vec());
+            notes.len() >= NOTES
+        };
+        if many {
+            self.catch_up(index, account);
+        }
+    }
+
+    /// Looks at what requests of our own changed in an account since the last time. Act as its owner.
+    pub(super) fn catch_up(&self, index: &Index, account: &str) {
+        // Whoever lists waits for those who are at it.
+        let _turn = index.turns.lock(account);
+        let notes = index.notes.lock().unwrap_or_else(PoisonError::into_inner).remove(account);
+        let Some(notes) = notes else { return };
+        // Whatever fails, the requests have been done: then listings are proven anew.
+        if let Err(error) = self.look_at_notes(index, account, &notes) {
+            tracing::warn!(%error, "changes of our own are not in the index");
             let _ = index.lost();
         }
     }
 
-    fn try_note(&self, index: &Index, account: &str, path: &[u8]) -> Result<()> {
-        let read = index.read()?;
-        let Some(entry) = entry_of(&*read, TOP, Kind::Directory, account)? else { return Ok(()) };
-        drop(read);
-        let place::Split { parent, file } = place::split(path.strip_suffix(b"/").unwrap_or(path));
-        let mut at = entry.id;
-        for part in parent.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            let mut next = child(&*index.read()?, at, part)?;
-            if next.is_none() {
-                self.look_and_settle(index, vec![(at, BTreeSet::from([part.to_vec()]))])?;
-                next = child(&*index.read()?, at, part)?;
-            }
-            match next {
-                Some(id) => at = id,
-                None => return Ok(()),
-            }
-        }
-        let names = vec![(at, BTreeSet::from([file.to_vec()]))];
-        if self.look_and_settle(index, names.clone())?.contains(&at) {
-            // It had another place, or another has its own now.
-            let path = place::split(path).parent.to_vec();
-            let marked = Marked { path, names: BTreeSet::from([file.to_vec()]), below: false };
-            self.follow_hint(index, entry.id, &marked)?;
+    /// As `catch_up`, of all accounts, as their owners.
+    fn catch_up_all(&self, index: &Index) -> Result<()> {
+        let accounts: Vec<String> =
+            index.notes.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        for account in accounts {
+            self.acting(index, &account, || {
+                self.catch_up(index, &account);
+                Ok(())
+            })?;
         }
         Ok(())
     }
+
+    fn look_at_notes(&self, index: &Index, account: &str, notes: &BTreeSet<Vec<u8>>) -> Result<()> {
+        let read = index.read()?;
+        let Some(entry) = entry_of(&*read, TOP, Kind::Directory, account)? else { return Ok(()) };
+        let mut by_parent = BTreeMap::<&[u8], BTreeSet<Vec<u8>>>::new();
+        for path in notes {
+            let place::Split { parent, file } = place::split(path);
+            by_parent.entry(parent).or_default().insert(file.to_vec());
+        }
+        let (mut names, mut astray) = (Names::new(), Vec::new());
+        for (path, files) in by_parent {
+            let id = descend(&*read, entry.id, path)?;
+            if let Some(id) = id {
+                names.push((id, files.clone()));
+            }
+            astray.push((id, Marked { path: path.to_vec(), names: files, below: false }));
+        }
+        drop(read);
+        let missing = self.look_and_settle(index, names)?;
+        for (id, marked) in astray {
+            // It is new, or another has its place now.
+            if id.is_none_or(|id| missing.contains(&id)) {
+                self.follow_hint(index, entry.id, &marked)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directory at a path beneath another, as the index has it.
+fn descend(read: &dyn Read, from: Id, path: &[u8]) -> Result<Option<Id>> {
+    let mut at = from;
+    for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        match child(read, at, part)? {
+            Some(id) => at = id,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(at))
 }
 
 impl Index {

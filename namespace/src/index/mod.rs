@@ -11,7 +11,8 @@
 //! waits for a scan, and whoever tells of changes was heard of a short while ago. Otherwise the tree is read. A new epoch
 //! begins whenever changes may have been lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use lustre::identity::Identity;
 
 use crate::error::{Error, Result};
+use crate::locks::Locks;
 
 mod accounts;
 mod change;
@@ -78,10 +80,14 @@ pub struct Index {
     owner: Owner,
     max_silence: Duration,
     recent: Mutex<Recent>,
-    source: Mutex<Option<Heard>>,
+    // Up to when what happened is known here.
+    source: Mutex<Option<Instant>>,
     broken: AtomicBool,
     epoch: AtomicU64,
     looks: AtomicU64,
+    // Paths that requests of our own changed, by account; and who looks at them.
+    notes: Mutex<HashMap<String, BTreeSet<Vec<u8>>>>,
+    turns: Locks,
     waiting: Mutex<bool>,
     wake: Condvar,
 }
@@ -90,12 +96,6 @@ impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Index").field("engine", &self.engine).finish_non_exhaustive()
     }
-}
-
-/// When the source of changes was last heard of.
-#[derive(Debug, Clone, Copy)]
-struct Heard {
-    at: Instant,
 }
 
 /// Which names were written lately, so that older looks are known.
@@ -178,6 +178,8 @@ impl Index {
             broken: AtomicBool::new(false),
             epoch: AtomicU64::new(epoch.unwrap_or(0)),
             looks: AtomicU64::new(0),
+            notes: Mutex::default(),
+            turns: Locks::new(),
             waiting: Mutex::new(false),
             wake: Condvar::new(),
         };
@@ -207,9 +209,10 @@ impl Index {
         self.noting(result)
     }
 
-    /// The source of changes was heard of, and what it said until now is in the index.
-    pub fn heard(&self) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(Heard { at: Instant::now() });
+    /// All that happened up to `lag` ago is in the index.
+    pub fn heard(&self, lag: Duration) {
+        let at = Instant::now().checked_sub(lag);
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// The source of changes is gone: until it is heard of again listings come from the tree.
@@ -220,8 +223,31 @@ impl Index {
     /// Whether what the index says is as new as it is promised to be.
     pub fn current(&self) -> bool {
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        !self.broken.load(Ordering::SeqCst)
-            && source.is_some_and(|heard| heard.at.elapsed() < self.max_silence)
+        !self.broken.load(Ordering::SeqCst) && source.is_some_and(|at| at.elapsed() < self.max_silence)
+    }
+
+    /// How long ago what is known here was true; `None` if that is not known.
+    pub fn lag(&self) -> Option<Duration> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+
+    /// How many containers there are, and how many of them are listed from the tree.
+    pub fn containers(&self) -> Result<(u64, u64)> {
+        let read = self.read()?;
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        let (mut all, mut unproven) = (0, 0);
+        let to = row::container_key(row::LIMBO);
+        read.scan(
+            (Bound::Included(&row::container_key(0)), Bound::Included(&to)),
+            false,
+            &mut |_, value| {
+                let sums = row::Container::decode(value)?;
+                all += 1;
+                unproven += u64::from(sums.pending > 0 || sums.epoch != epoch);
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
+        Ok((all, unproven))
     }
 
     /// Makes durable all that was committed; what the source of changes handed over need not be kept there any longer.
@@ -267,7 +293,7 @@ impl Index {
     }
 
     /// Wakes whoever scans.
-    fn call(&self) {
+    pub fn call(&self) {
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.wake.notify_all();
     }

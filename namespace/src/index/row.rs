@@ -10,7 +10,7 @@
 //! | `p` id | the directory is to be scanned |
 //! | `l` id | the directory left the tree: all beneath it is to go |
 //! | `e` seconds, parent, text | the object expires then |
-//! | `h` parent, text | its MD5 is not known |
+//! | `h` id | there are objects in the directory whose MD5 is not known |
 //! | `s` parent, text | it is a manifest whose segments are not assembled |
 //! | `u` parent, file name | a label: why the file has no name |
 //!
@@ -81,6 +81,8 @@ pub(super) struct Directory {
     pub(super) objects: u64,
     /// Their bytes.
     pub(super) bytes: u64,
+    /// Objects in it whose MD5 is not known.
+    pub(super) unhashed: u64,
     /// Directories in it beneath which there is an object.
     pub(super) live: u64,
     /// No name beneath it is longer than its own and this.
@@ -129,6 +131,11 @@ pub(super) struct Object {
 }
 
 impl Object {
+    /// Whether its bytes are to be hashed.
+    pub(super) fn is_unhashed(&self) -> bool {
+        self.etag.is_none() && self.slo.is_none()
+    }
+
     /// As a listing shows it.
     pub(super) fn listed(self, name: String) -> ObjectRow {
         let Self { size, etag, content_type, modified, slo, .. } = self;
@@ -187,10 +194,8 @@ pub(super) fn expiry_key(seconds: u64, parent: Id, text: &str) -> Vec<u8> {
     key
 }
 
-pub(super) fn unhashed_key(parent: Id, text: &str) -> Vec<u8> {
-    let mut key = with_id(b'h', parent);
-    key.extend_from_slice(text.as_bytes());
-    key
+pub(super) fn unhashed_key(id: Id) -> Vec<u8> {
+    with_id(b'h', id)
 }
 
 pub(super) fn manifest_key(parent: Id, text: &str) -> Vec<u8> {
@@ -313,13 +318,14 @@ impl Directory {
             fid,
             objects,
             bytes,
+            unhashed,
             live,
             longest,
             pending,
             epoch,
         } = self;
         let mut out = vec![*level as u8, *kind as u8, u8::from(*pending)];
-        for number in [*parent, *account, *objects, *bytes, *live, *longest, *epoch] {
+        for number in [*parent, *account, *objects, *bytes, *unhashed, *live, *longest, *epoch] {
             put(&mut out, number);
         }
         put_bytes(&mut out, text.as_bytes());
@@ -332,11 +338,11 @@ impl Directory {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields(bytes);
         let [level, kind, pending] = fields.array()?;
-        let mut numbers = [0; 7];
+        let mut numbers = [0; 8];
         for number in &mut numbers {
             *number = fields.number()?;
         }
-        let [parent, account, objects, held, live, longest, epoch] = numbers;
+        let [parent, account, objects, held, unhashed, live, longest, epoch] = numbers;
         Ok(Self {
             parent,
             account,
@@ -348,6 +354,7 @@ impl Directory {
             context: Context::from_bytes(fields.bytes()?).ok_or_else(damaged)?,
             objects,
             bytes: held,
+            unhashed,
             live,
             longest,
             pending: pending != 0,

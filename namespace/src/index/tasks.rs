@@ -33,13 +33,13 @@ impl Namespace {
     ) -> Result<Option<(Vec<ObjectName>, Option<Position>)>> {
         let Some(index) = &self.index else { return Ok(None) };
         let read = index.read()?;
-        let (first, end) = range(task);
-        let start = from.map_or(Bound::Included(first.as_slice()), |from| Bound::Excluded(from.as_slice()));
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        read.scan((start, Bound::Excluded(&end)), false, &mut |key, _| {
-            keys.push(key.to_vec());
-            Ok(if keys.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
+        let keys = match task {
+            Task::Hash => unhashed(&*read, from, limit)?,
+            Task::Expire(at) => {
+                keys(&*read, (b"e", &row::expiry_key(at.saturating_add(1), 0, "")), from, limit)?
+            }
+            Task::Assemble => keys(&*read, (b"s", b"t"), from, limit)?,
+        };
         let next = if keys.len() < limit { None } else { keys.last().cloned() };
         let mut names = Vec::new();
         for key in keys {
@@ -49,19 +49,61 @@ impl Namespace {
     }
 }
 
-fn range(task: Task) -> (Vec<u8>, Vec<u8>) {
-    let tag = match task {
-        Task::Expire(at) => return (b"e".to_vec(), row::expiry_key(at.saturating_add(1), 0, "")),
-        Task::Hash => b'h',
-        Task::Assemble => b's',
-    };
-    (vec![tag], vec![tag + 1])
+fn keys(
+    read: &dyn Read,
+    (first, end): (&[u8], &[u8]),
+    from: Option<&Position>,
+    limit: usize,
+) -> Result<Vec<Position>> {
+    let start = from.map_or(Bound::Included(first), |from| Bound::Excluded(from.as_slice()));
+    let mut keys: Vec<Position> = Vec::new();
+    read.scan((start, Bound::Excluded(end)), false, &mut |key, _| {
+        keys.push(key.to_vec());
+        Ok(if keys.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(keys)
+}
+
+/// The keys of rows without an MD5, directory by directory.
+fn unhashed(read: &dyn Read, from: Option<&Position>, limit: usize) -> Result<Vec<Position>> {
+    let mut found: Vec<Position> = Vec::new();
+    let first = from.and_then(|from| row::id_in(from, 1)).unwrap_or(0);
+    let mut directories = Vec::new();
+    let range = (row::unhashed_key(first), row::unhashed_key(row::LIMBO));
+    read.scan((Bound::Included(&range.0), Bound::Included(&range.1)), false, &mut |key, _| {
+        directories.extend(row::id_in(key, 1));
+        Ok(if directories.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    for id in directories {
+        let base = row::row_key(id, row::Kind::Object, "");
+        let start = match from {
+            Some(from) if from.starts_with(&base) => Bound::Excluded(from.as_slice()),
+            _ => Bound::Included(base.as_slice()),
+        };
+        let end = row::after(&base);
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        read.scan((start, end), false, &mut |key, value| {
+            if row::Object::decode(value)?.is_unhashed() {
+                found.push(key.to_vec());
+            }
+            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 fn name_of(read: &dyn Read, task: Task, key: &[u8]) -> Result<Option<ObjectName>> {
-    let at = if matches!(task, Task::Expire(_)) { 9 } else { 1 };
+    // Where in the key the directory's number is, and the text.
+    let (at, text) = match task {
+        Task::Expire(_) => (9, 17),
+        Task::Hash => (1, row::ROW_TEXT),
+        Task::Assemble => (1, 9),
+    };
     let Some(id) = row::id_in(key, at) else { return Ok(None) };
-    let text = std::str::from_utf8(&key[at + 8..]).map_err(|_| row::damaged())?;
+    let text = std::str::from_utf8(key.get(text..).unwrap_or_default()).map_err(|_| row::damaged())?;
     let Some(found) = place_of(read, id)? else { return Ok(None) };
     let Some(container) = found.container else { return Ok(None) };
     Ok(Some(ObjectName::new(found.account, container, [&found.prefix, text].concat())))

@@ -48,7 +48,7 @@ impl Site {
     }
 
     fn prove(&self) {
-        self.index().heard();
+        self.index().heard(Duration::ZERO);
         let left = self.namespace.prove(2, &AtomicBool::new(false), &|_| {}, &Progress::default()).unwrap();
         assert!(!left, "something could not be scanned");
     }
@@ -118,6 +118,16 @@ impl Site {
 
     fn delete(&self, container: &str, name: &str) {
         let _ = self.namespace.delete_object(&ObjectName::new(ACCOUNT, container, name), Timestamp::now());
+    }
+
+    /// What a source of changes says of a request of our own.
+    fn echo(&mut self, container: &str, name: &str) {
+        let mut path = container.to_owned();
+        for part in name.split('/') {
+            path = format!("{path}/{part}");
+            self.mark(&path);
+            self.mark(&format!("{path}/.lb~self"));
+        }
     }
 
     fn names(&self, container: &str) -> Vec<String> {
@@ -286,6 +296,7 @@ fn a_directory_that_was_away_is_scanned_when_it_comes_back() {
 fn lost_changes_make_everything_unproven_until_it_was_scanned() {
     let mut site = Site::new();
     site.put("c", "a", "1");
+    assert_eq!(site.names("c"), ["a"]);
     std::fs::write(site.path("c/unseen"), "x").unwrap();
     std::fs::remove_file(site.path("c/a")).unwrap();
     assert_eq!(site.names("c"), ["a"]);
@@ -340,7 +351,7 @@ fn a_restart_keeps_what_was_flushed_and_no_more_is_needed() {
     let namespace = open(root.path(), Options::default());
     let site = Site { namespace, root, marks: Vec::new() };
     assert_eq!(site.index().checkpoint().unwrap(), b"point 7");
-    site.index().heard();
+    site.index().heard(Duration::ZERO);
     assert_eq!(site.names("c"), ["dir/a"]);
     site.assert_exact();
 }
@@ -426,7 +437,10 @@ fn what_is_to_be_done_is_found_without_a_walk() {
     let mut site = site;
     site.write("c/foreign", "not hashed");
     site.settle();
-    let tasks = |task| site.namespace.tasks(task, None, 10).unwrap().unwrap().0;
+    let tasks = |task| {
+        site.names("c");
+        site.namespace.tasks(task, None, 10).unwrap().unwrap().0
+    };
     assert_eq!(tasks(Task::Expire(999)), []);
     assert_eq!(tasks(Task::Expire(1000)), [name.clone()]);
     assert_eq!(tasks(Task::Hash), [ObjectName::new(ACCOUNT, "c", "foreign")]);
@@ -463,8 +477,8 @@ fn rows_of_what_left_are_removed() {
     site.marks.extend(from.map(Mark::Entry));
     site.settle();
     assert!(site.names("c").is_empty());
-    // Two directories: each a record, a FID, a row; and its objects' rows and tasks.
-    assert_eq!(full - rows(&site), 2 * 3 + 50 * 2);
+    // Two directories: each a record, a FID, a row; the objects' rows; that there is something to be hashed.
+    assert_eq!(full - rows(&site), 2 * 3 + 50 + 1);
     site.assert_exact();
 }
 
@@ -485,11 +499,15 @@ fn storm(seed: u64, shuffle: bool, lose: bool) {
             5..7 => site.remove(&path),
             7..10 => site.rename(&path, &other),
             10 => {
-                let name = ObjectName::new(ACCOUNT, container, name);
+                let object = ObjectName::new(ACCOUNT, container.clone(), name.clone());
                 let meta = ObjectMeta::default();
-                let _ = site.namespace.put_object(&name, b"put", meta, Timestamp::now(), None);
+                let _ = site.namespace.put_object(&object, b"put", meta, Timestamp::now(), None);
+                site.echo(&container, &name);
             }
-            _ => site.delete(&container, &name),
+            _ => {
+                site.delete(&container, &name);
+                site.echo(&container, &name);
+            }
         }
         if shuffle && dice.below(4) == 0 {
             for i in (1..site.marks.len()).rev() {
@@ -523,21 +541,21 @@ fn storm(seed: u64, shuffle: bool, lose: bool) {
 
 #[test]
 fn a_storm_ends_with_an_exact_index() {
-    for seed in 1..40 {
+    for seed in 1..12 {
         storm(seed, false, false);
     }
 }
 
 #[test]
 fn a_storm_of_marks_out_of_order_ends_with_an_exact_index() {
-    for seed in 100..140 {
+    for seed in 100..112 {
         storm(seed, true, false);
     }
 }
 
 #[test]
 fn a_storm_with_lost_marks_ends_with_an_exact_index() {
-    for seed in 200..240 {
+    for seed in 200..212 {
         storm(seed, true, true);
     }
 }

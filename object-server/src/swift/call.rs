@@ -238,7 +238,7 @@ pub fn failure(error: &Error, doing: Doing) -> Answer {
         Error::Name(why) => Answer::plain(400, why.clone()),
         Error::Digest { .. } => Answer::new(422),
         Error::Contended { .. } => Answer::new(503).with("Retry-After", "1"),
-        Error::Newer { .. } | Error::Io { .. } => {
+        Error::Newer { .. } | Error::Index(_) | Error::Io { .. } => {
             let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             tracing::error!(%error, source, "the store failed");
             Answer::new(500)

@@ -1,5 +1,6 @@
 //! `cargo xtask bench objects`: our server beside others, one run, one file system, one load generator.
 //! `cargo xtask bench csi`: volumes beside the bare system calls.
+//! `cargo xtask bench index`: the index of objects beside a walk.
 //! `cargo xtask bench operator`: the operator's memory and writes when there is nothing to do.
 
 mod floor;
@@ -31,6 +32,8 @@ pub(crate) enum Bench {
     Objects(Options),
     /// Volumes: calls/s beside the bare system calls, memory. Needs root.
     Csi(Csi),
+    /// The index of objects: scan, listings, changes/s, what it adds to a PUT, memory.
+    Index(IndexOptions),
     /// The operator with 500 shares and 500 bridges at rest: memory, writes.
     Operator,
 }
@@ -48,6 +51,27 @@ impl Csi {
         let disk = Disk::open("bench-csi", self.dir.as_deref())?;
         println!("volumes on {} ({})", disk.dir().display(), disk.kind());
         crate::proc::run(cargo_bench("csi-node", "csi").env("TMPDIR", disk.dir()))
+    }
+}
+
+/// Measures the index.
+#[derive(Args, Clone)]
+pub(crate) struct IndexOptions {
+    /// Objects in one container, and once more in a deep tree.
+    #[arg(long, default_value_t = 1_000_000)]
+    objects: u64,
+    /// Where the files go. Default: XFS in a file of its own.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl IndexOptions {
+    fn run(&self) -> Result<()> {
+        let disk = Disk::open("bench-index", self.dir.as_deref())?;
+        println!("files on {} ({})", disk.dir().display(), disk.kind());
+        let mut bench = cargo_bench("namespace", "index");
+        bench.env("TMPDIR", disk.dir()).env("INDEX_BENCH_OBJECTS", self.objects.to_string());
+        crate::proc::run(&mut bench)
     }
 }
 
@@ -82,6 +106,7 @@ impl Bench {
         match self {
             Self::Objects(options) => options.run(),
             Self::Csi(csi) => csi.run(),
+            Self::Index(index) => index.run(),
             Self::Operator => crate::proc::run(&mut cargo_bench("operator", "operator")),
         }
     }
