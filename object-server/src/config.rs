@@ -571,6 +571,12 @@ impl Config {
         let mut paths = vec![&mut self.root, &mut self.auth.users, &mut self.auth.token_secret];
         paths.extend(self.identity.map.as_mut());
         paths.extend(self.tls.as_mut().into_iter().flat_map(|tls| [&mut tls.certificate, &mut tls.key]));
+        if let Some(index) = &mut self.index {
+            paths.push(&mut index.path);
+            paths.extend(
+                index.tls.as_mut().into_iter().flat_map(|t| [&mut t.ca, &mut t.certificate, &mut t.key]),
+            );
+        }
         if self.access_log.path != Path::new("-") {
             paths.push(&mut self.access_log.path);
         }
@@ -665,6 +671,7 @@ impl Config {
         let unix = index.relay.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
         require(https || unix, "index.relay", "must be unix:/path or https://host:port")?;
         require(https == index.tls.is_some(), "index.tls", "a relay on https needs it, and only that")?;
+        require(index.cache_bytes >= 1 << 20, "index.cache_bytes", "must be at least 1048576")?;
         require(index.max_lag_seconds > 0, "index.max_lag_seconds", "must be at least 1")?;
         require((1..=64).contains(&index.scan_threads), "index.scan_threads", "must be from 1 to 64")
     }

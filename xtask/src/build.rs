@@ -9,9 +9,9 @@ use crate::{paths, proc, tools};
 /// The target of release binaries: static, so that they run on any Linux.
 pub(crate) const MUSL: &str = "x86_64-unknown-linux-musl";
 
-/// Builds the release server and returns its path.
+/// Builds the release server, and the syncer beside it; returns the server's path.
 pub(crate) fn release() -> Result<PathBuf> {
-    Ok(static_programs(&["object-server"], MUSL, Contents::Unnamed)?.remove(0))
+    Ok(static_programs(&["object-server", "changelog-syncer"], MUSL, Contents::Unnamed)?.remove(0))
 }
 
 /// Whether a program carries the list of what it was built from.

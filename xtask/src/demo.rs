@@ -51,6 +51,7 @@ impl Options {
             root: Some(root),
             port: self.port,
             relaxed: self.relaxed,
+            index: true,
             ..Setup::default()
         };
         let stop = signals::stop_flag()?;
@@ -78,7 +79,7 @@ fn introduce(server: &Ours, key: &str) {
          export ST_KEY={key}\n\n\
          An upload is a plain file:\n\
          \x20 {swift} upload photos README.md && cat {account}/photos/README.md\n\
-         A file is an object:\n\
+         A file is an object, listed within a second:\n\
          \x20 mkdir -p {account}/data && cp /etc/hosts {account}/data/ && {swift} list data\n\
          By curl:\n\
          \x20 TOKEN=$(curl -si $ST_AUTH -H \"X-Auth-User: $ST_USER\" -H \"X-Auth-Key: $ST_KEY\" | sed -n 's/\\r$//;s/^X-Auth-Token: //Ip')\n\

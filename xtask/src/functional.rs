@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// The S3 tests too.
     #[arg(long)]
     s3: bool,
+    /// Without an index: listings and counters walk the tree.
+    #[arg(long, conflicts_with = "peer")]
+    no_index: bool,
     /// Files of tests that run at once; most of the time they sleep.
     #[arg(long, default_value_t = 4)]
     jobs: usize,
@@ -84,8 +87,8 @@ impl Options {
             (format!("OpenStack Swift {}", tools::SWIFT), peer.port(), Box::new(peer))
         } else {
             let bin = server.map_or_else(crate::build::release, |bin| Ok(bin.to_path_buf()))?;
-            let setup =
-                server::Setup { users: everyone.clone(), root: self.root.clone(), ..Default::default() };
+            let (root, index) = (self.root.clone(), !self.no_index);
+            let setup = server::Setup { users: everyone.clone(), root, index, ..Default::default() };
             let ours = Ours::start(&bin, dir.path(), &setup)?;
             ("ours".to_owned(), ours.port(), Box::new(ours))
         };

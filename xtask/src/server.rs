@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) quiet: bool,
     /// Large objects are assembled, at once.
     pub(crate) assemble: bool,
+    /// With an index, and beside it the `changelog-syncer` that lies beside the server's binary.
+    pub(crate) index: bool,
     pub(crate) env: Vec<(&'static str, String)>,
 }
 
@@ -38,6 +40,8 @@ pub(crate) struct Ours {
     port: u16,
     admin: u16,
     root: PathBuf,
+    // After the server, so that it stops later.
+    _syncer: Option<Server>,
 }
 
 impl Ours {
@@ -54,13 +58,14 @@ impl Ours {
         if !secret.exists() {
             private(&secret, &format!("{}\n", random_hex(32)?))?;
         }
+        let syncer = if setup.index { Some(start_syncer(bin, dir, &root)?) } else { None };
         let config = dir.join("server.toml");
         private(&config, &config_toml(&root, dir, port, admin, setup))?;
         let mut cmd = dies_with_us(bin);
         cmd.arg("serve").arg("--config").arg(&config).envs(setup.env.iter().map(|(k, v)| (k, v)));
         let mut server = Server::start("object-server", &mut cmd, &dir.join("server.log"))?;
         server.wait_ready(Duration::from_secs(30), || http::is_ok(admin, "/readyz"))?;
-        Ok(Self { server, port, admin, root })
+        Ok(Self { server, port, admin, root, _syncer: syncer })
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -91,6 +96,16 @@ impl Ours {
     pub(crate) fn stop(&mut self) -> bool {
         self.server.stop(Duration::from_secs(20))
     }
+}
+
+/// Follows changes of the directory, for the server's index.
+fn start_syncer(bin: &Path, dir: &Path, root: &Path) -> Result<Server> {
+    let mut cmd = dies_with_us(&bin.with_file_name("changelog-syncer"));
+    let socket = dir.join("relay.sock");
+    cmd.arg("follow").arg("--root").arg(root).arg("--listen").arg(format!("unix:{}", socket.display()));
+    let mut syncer = Server::start("changelog-syncer", &mut cmd, &dir.join("syncer.log"))?;
+    syncer.wait_ready(Duration::from_secs(30), || socket.exists())?;
+    Ok(syncer)
 }
 
 /// A file that only we can read.
@@ -151,6 +166,12 @@ fn hash_key(bin: &Path, key: &str) -> Result<String> {
 fn config_toml(root: &Path, dir: &Path, port: u16, admin: u16, setup: &Setup) -> String {
     let durability = if setup.relaxed { "relaxed" } else { "full" };
     let log = quoted(&dir.join("access.log").display().to_string());
+    let relay = quoted(&format!("unix:{}", dir.join("relay.sock").display()));
+    let index = if setup.index {
+        format!("\n[index]\npath = \"index.redb\"\nrelay = {relay}\n")
+    } else {
+        String::new()
+    };
     format!(
         "root = {}\n\
          listen = [\"127.0.0.1:{port}\"]\n\
@@ -161,7 +182,7 @@ fn config_toml(root: &Path, dir: &Path, port: u16, admin: u16, setup: &Setup) ->
          token_secret = \"token-secret\"\n\
          reseller_prefixes = [\"AUTH\", {{ prefix = \"SERVICE\", require_group = \"service\" }}]\n\n\
          [access_log]\nenabled = {}\npath = {log}\n\n\
-         [assembler]\nenabled = {}\ninterval_seconds = 1\nbytes_per_second = 0\n",
+         [assembler]\nenabled = {}\ninterval_seconds = 1\nbytes_per_second = 0\n{index}",
         quoted(&root.display().to_string()),
         !setup.quiet,
         setup.assemble,

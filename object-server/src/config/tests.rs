@@ -59,6 +59,16 @@ const FULL: &str = r#"
     threads = 2
     [access_log]
     path = "access.log"
+    [index]
+    path = "index.redb"
+    relay = "https://relay.example:9470"
+    name = "bridge"
+    sub_path = "tenant"
+    scan_threads = 3
+    [index.tls]
+    ca = "ca.crt"
+    certificate = "relay.crt"
+    key = "/etc/relay.key"
     [expirer]
     interval_seconds = 1
     [hasher]
@@ -91,7 +101,7 @@ fn the_least_configuration_has_swifts_limits() {
     assert_eq!(config.limits.max_header_count(), 126);
     assert_eq!(config.limits.max_manifest_size, 8 << 20);
     assert_eq!((config.clock_skew_seconds, config.tombstone_seconds), (300, 86_400));
-    assert!(config.tls.is_none());
+    assert!(config.tls.is_none() && config.index.is_none());
     assert!(!config.assembler.enabled);
     assert!(config.account_autocreate);
 }
@@ -112,6 +122,10 @@ fn every_field_is_read() {
     assert_eq!(config.limits.account.burst_requests, 10);
     assert_eq!(config.limits.address.in_flight, 2);
     assert_eq!(config.limits.max_meta_count, 90);
+    let index = config.index.unwrap();
+    assert_eq!(index.path, Path::new("/etc/bridge/index.redb"));
+    assert_eq!((index.scan_threads, index.max_lag_seconds, index.cache_bytes), (3, 60, 64 << 20));
+    assert_eq!(index.tls.unwrap().ca, Path::new("/etc/bridge/ca.crt"));
     let assembler = config.assembler;
     assert!(assembler.enabled && (assembler.bytes_per_second, assembler.interval_seconds) == (8, 9));
     assert!(assembler.covers("AUTH_physics", "any") && assembler.covers("AUTH_bio", "results"));
@@ -153,6 +167,12 @@ fn wrong_values_are_named_with_what_would_be_right() {
         ),
         ("AUTH_bio/results", "AUTH_bio/", "assembler.containers: an entry must be an account"),
         ("AUTH_bio/results", "AUTH_bio/a/b", "or a container, as \"AUTH_bio/results\""),
+        ("https://relay", "http://relay", "index.relay: must be unix:/path or https://host:port"),
+        ("https://relay.example:9470", "unix:relay", "index.relay: must be unix:/path or https://host:port"),
+        ("https://relay.example:9470", "unix:/relay", "index.tls: a relay on https needs it, and only that"),
+        ("scan_threads = 3", "scan_threads = 0", "index.scan_threads: must be from 1 to 64"),
+        ("scan_threads = 3", "cache_bytes = 9", "index.cache_bytes: must be at least 1048576"),
+        ("scan_threads = 3", "max_lag_seconds = 0", "index.max_lag_seconds: must be at least 1"),
         ("= 0.5", "= -1.0", "limits.account.requests_per_second: must be a number from 0"),
         ("= 0.5", "= nan", "limits.account.requests_per_second: must be a number from 0"),
     ] {
@@ -174,6 +194,8 @@ fn wrong_values_are_named_with_what_would_be_right() {
 fn a_map_needs_only_its_file() {
     let text = LEAST.replace("[auth]", "[identity]\nmode = 'map'\nmap = 'map'\n[auth]");
     assert_eq!(parse(&text).unwrap().identity.map.unwrap(), Path::new("/etc/bridge/map"));
+    let error = parse(&(text + "[index]\npath = 'i'\nrelay = 'unix:/r'\n")).unwrap_err().to_string();
+    assert!(error.contains("index: cannot serve identities of mode \"map\""), "{error}");
 }
 
 #[test]
