@@ -24,6 +24,12 @@ impl FileHandle<'_> {
     }
 }
 
+/// The type and the bytes of an open file's handle; an `O_PATH` descriptor will do.
+pub fn file_handle(file: BorrowedFd<'_>) -> io::Result<(i32, Vec<u8>)> {
+    let handle = super::raw::name_to_handle(file)?;
+    Ok((handle.kind, handle.bytes().to_vec()))
+}
+
 /// Opens the file with this handle, on the file system that `mount` is on, which must be open for reading: `O_PATH` will
 /// not do. `ESTALE` if there is no such file any more.
 /// Needs `CAP_DAC_READ_SEARCH`, as no directory is asked whether it may be passed.

@@ -22,7 +22,7 @@ pub use data::{Lock, fdatasync, fsync, lock, now_ns, send_file, set_mtime, unloc
 pub use dir::{Visit, read_dir};
 pub use ext4::{Ext4, mount_ext4, resize_ext4};
 pub use fanotify::{Changes, Event, Events, Fanotify, Malformed, Place};
-pub use handle::{FileHandle, open_by_handle};
+pub use handle::{FileHandle, file_handle, open_by_handle};
 pub use inotify::{Half, Inotify, Noticed, Watch};
 pub use loop_device::{LoopDevice, LoopOptions, LoopStatus, loop_attach, loop_find};
 pub use mount::{MountPoint, allow_device, attach, clone_tree, detach, empty_tree, mount_point, restrict};

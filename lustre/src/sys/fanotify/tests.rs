@@ -18,7 +18,7 @@ fn record(kind: u8, handle_kind: i32, handle: &[u8], name: Option<&[u8]>) -> Vec
         body.extend(name);
         body.push(0);
     }
-    while body.len() % 4 != 0 {
+    while !body.len().is_multiple_of(4) {
         body.push(0);
     }
     let mut record = vec![kind, 0];
