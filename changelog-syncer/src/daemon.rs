@@ -26,6 +26,8 @@ use crate::tls::{Files, Tls, TlsError};
 const STEP: Duration = Duration::from_millis(250);
 /// Between looks at certificates and grants.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long bridges have to take the last word at a stop.
+const GRACE: Duration = Duration::from_secs(2);
 /// Of bridges that do not answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -123,17 +125,35 @@ pub async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(RelayServer::new(service))
         .serve_with_incoming_shutdown(listen::incoming(listener), stop.clone().cancelled_owned());
-    let source_ended = async {
-        let ended = ended.await;
+    // Neither a bridge that does not listen nor a dead file system holds up a stop, and one end is the other's.
+    let served = async {
+        let served = tokio::select! {
+            served = serving => served.map_err(DaemonError::from),
+            () = late(&stop) => Ok(()),
+        };
         stop.cancel();
-        ended.unwrap_or(Err(DaemonError::Died))
+        served
     };
-    let (served, ended) = tokio::join!(serving, source_ended);
+    let read = async {
+        let read = tokio::select! {
+            ended = ended => ended.unwrap_or(Err(DaemonError::Died)),
+            () = late(&stop) => Ok(()),
+        };
+        stop.cancel();
+        read
+    };
+    let (served, read) = tokio::join!(served, read);
     if let Address::Unix(path, _) = &config.listen {
         let _ = std::fs::remove_file(path);
     }
-    ended?;
-    Ok(served?)
+    read.and(served)
+}
+
+/// Some time after a stop.
+async fn late(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+    tracing::warn!("not all has ended in time, and is left");
 }
 
 async fn serve_admin(

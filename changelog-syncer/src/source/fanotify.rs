@@ -182,7 +182,7 @@ impl Follower {
         let changes = event.changes;
         let key = (spot.dir, Some(spot.name.clone()));
         if changes.only(Changes::MODIFIED) {
-            self.pacer.note(key, Instant::now());
+            self.pacer.note(key, spot.path, Instant::now());
             return;
         }
         self.pacer.told(&key);
@@ -199,16 +199,14 @@ impl Follower {
 
     /// A directory's own attributes: it may now be readable, or not.
     fn itself(&mut self, dir: FileHandle<'_>, marks: &mut Gathering) {
-        if self.path(dir).is_none() {
-            return;
-        }
+        let Some(path) = self.path(dir) else { return };
         let fid = dir.fid();
         if let Some((parent, name)) = self.tree.parent(fid).map(|(parent, name)| (parent, name.to_vec()))
             && let Some(Whereabouts::Inside(path)) = self.tree.known(parent)
         {
             marks.entry(Spot { dir: parent, path, name });
         }
-        self.pacer.note((fid, None), Instant::now());
+        self.pacer.note((fid, None), path, Instant::now());
     }
 
     fn renamed(&mut self, event: Event<'_>, marks: &mut Gathering) {
@@ -253,15 +251,16 @@ impl Follower {
 
     /// Marks what was held back and is due.
     fn due(&mut self, now: Instant, marks: &mut Gathering) {
-        for (dir, name) in self.pacer.due(now) {
-            // Only of what is in memory: what was forgotten is found again by its next event.
-            match (self.tree.known(dir), name) {
-                (Some(Whereabouts::Inside(path)), Some(name)) => marks.entry(Spot { dir, path, name }),
-                (Some(Whereabouts::Inside(path)), None) => marks.below(dir, path),
-                (Some(Whereabouts::Outside), _) => {}
-                (None, _) => {
-                    self.unplaced.get_or_insert(now);
-                }
+        for ((dir, name), before) in self.pacer.due(now) {
+            let path = match self.tree.known(dir) {
+                Some(Whereabouts::Inside(path)) => path,
+                Some(Whereabouts::Outside) => continue,
+                // Forgotten, or gone.
+                None => before,
+            };
+            match name {
+                Some(name) => marks.entry(Spot { dir, path, name }),
+                None => marks.below(dir, path),
             }
         }
         let pause_over = self.marked.is_none_or(|marked| marked + PAUSE <= now);
@@ -279,5 +278,86 @@ impl Follower {
     /// Whether something that happened is not marked yet.
     fn waits(&self) -> bool {
         self.unplaced.is_some() || self.pacer.has_below()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::path::Path;
+
+    use namespace::Mark;
+
+    use super::*;
+
+    fn follower(path: &Path) -> Follower {
+        Follower {
+            tree: Tree::new(&Arc::new(Root::open(path).unwrap())),
+            pacer: Pacer::default(),
+            overflows: 0,
+            unplaced: None,
+            marked: None,
+        }
+    }
+
+    fn marks(follower: &mut Follower, event: Event<'_>, now: Instant) -> Vec<Mark> {
+        let mut marks = Gathering::default();
+        follower.event(event, &mut marks);
+        follower.due(now, &mut marks);
+        marks.finish(true).marks
+    }
+
+    #[test]
+    fn a_full_queue_marks_everything_and_nothing_is_known_any_more() {
+        let base = tempfile::tempdir().unwrap();
+        let mut follower = follower(base.path());
+        let fid = Fid::from_bytes(b"d").unwrap();
+        follower.tree.put(fid, follower.tree.top(), b"d");
+        let lost = Event { changes: Changes::LOST, ..Event::default() };
+        assert_eq!(marks(&mut follower, lost, Instant::now()), [Mark::Everything]);
+        assert_eq!((follower.overflows, follower.tree.known(fid)), (1, None));
+    }
+
+    #[test]
+    fn a_write_without_a_place_marks_everything_but_seldom() {
+        let base = tempfile::tempdir().unwrap();
+        let mut follower = follower(base.path());
+        let event = |changes| Event { changes, ..Event::default() };
+        let now = Instant::now();
+        assert!(marks(&mut follower, event(Changes::ATTRIBUTES), now).is_empty());
+        assert_eq!(marks(&mut follower, event(Changes::CLOSED), now), [Mark::Everything]);
+        assert!(marks(&mut follower, event(Changes::MODIFIED), now).is_empty());
+        assert!(follower.waits() && follower.next().is_some_and(|next| next > now));
+        assert_eq!(marks(&mut follower, event(Changes::MODIFIED), now + PAUSE), [Mark::Everything]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_opened_marks_everything() {
+        let base = tempfile::tempdir().unwrap();
+        let mut follower = follower(base.path());
+        // Not a handle at all: too long to be one.
+        let dir = FileHandle { kind: 1, bytes: &[0; 200] };
+        let place = Some(Place { dir, name: b"x" });
+        let event = Event { changes: Changes::CREATED, place, ..Event::default() };
+        assert_eq!(marks(&mut follower, event, Instant::now()), [Mark::Everything]);
+    }
+
+    #[test]
+    fn a_rename_that_does_not_say_of_what_forgets_all() {
+        let base = tempfile::tempdir().unwrap();
+        let mut follower = follower(base.path());
+        let (kind, bytes) = sys::file_handle(Root::open(base.path()).unwrap().dir().as_fd()).unwrap();
+        let dir = FileHandle { kind, bytes: &bytes };
+        let fid = Fid::from_bytes(b"d").unwrap();
+        follower.tree.put(fid, dir.fid(), b"old");
+        let event = Event {
+            changes: Changes::RENAMED | Changes::DIRECTORY,
+            from: Some(Place { dir, name: b"old" }),
+            to: Some(Place { dir, name: b"new" }),
+            ..Event::default()
+        };
+        let told = marks(&mut follower, event, Instant::now());
+        assert!(matches!(&told[..], [Mark::Moved { from: Some(_), to: Some(_) }]), "{told:?}");
+        assert_eq!(follower.tree.known(fid), None);
     }
 }

@@ -106,7 +106,7 @@ impl Inotify {
                 }
                 // Its entry in the directory above has an event of its own.
                 None if event.changes.any(Changes::ATTRIBUTES) => {
-                    self.pacer.note((dir, None), Instant::now());
+                    self.pacer.note((dir, None), path, Instant::now());
                 }
                 None => {}
             }
@@ -120,7 +120,7 @@ impl Inotify {
     fn entry(&mut self, event: &Noticed, spot: Spot, marks: &mut Gathering) {
         let (changes, key) = (event.changes, (spot.dir, Some(spot.name.clone())));
         if changes.only(Changes::MODIFIED) && event.half.is_none() {
-            self.pacer.note(key, Instant::now());
+            self.pacer.note(key, spot.path, Instant::now());
             return;
         }
         self.pacer.told(&key);
@@ -194,7 +194,7 @@ impl Inotify {
 
     fn due(&mut self, now: Instant, marks: &mut Gathering) {
         self.settle(now, marks);
-        for (dir, name) in self.pacer.due(now) {
+        for ((dir, name), _) in self.pacer.due(now) {
             match (self.watches.path_of(dir), name) {
                 (Some(path), Some(name)) => marks.entry(Spot { dir, path, name }),
                 (Some(path), None) => marks.below(dir, path),

@@ -25,19 +25,22 @@ pub(super) struct Pacer {
     next: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Slot {
+    /// Where the directory was.
+    path: Vec<u8>,
     told: Option<Instant>,
     due: Option<Instant>,
 }
 
 impl Pacer {
-    /// It happened.
-    pub(super) fn note(&mut self, key: Key, now: Instant) {
+    /// It happened in a directory that is at `path`.
+    pub(super) fn note(&mut self, key: Key, path: Vec<u8>, now: Instant) {
         let below = key.1.is_none();
         let slot = self.slots.entry(key).or_default();
         if slot.due.is_none() {
             self.below += usize::from(below);
+            slot.path = path;
             let pause = slot.told.map(|told| told + PAUSE);
             slot.due = Some(pause.unwrap_or(now).max(now + FIRST));
         }
@@ -51,8 +54,8 @@ impl Pacer {
         }
     }
 
-    /// What is to be told now.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Key> {
+    /// What is to be told now, and where its directory was.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(Key, Vec<u8>)> {
         let full = self.slots.len() > MOST;
         if !full && self.next.is_none_or(|next| next > now) {
             return Vec::new();
@@ -60,9 +63,9 @@ impl Pacer {
         let mut due = Vec::new();
         for (key, slot) in &mut self.slots {
             if slot.due.is_some_and(|at| full || at <= now) {
-                *slot = Slot { told: Some(now), due: None };
+                (slot.told, slot.due) = (Some(now), None);
                 self.below -= usize::from(key.1.is_none());
-                due.push(key.clone());
+                due.push((key.clone(), std::mem::take(&mut slot.path)));
             }
         }
         self.slots
@@ -98,7 +101,7 @@ mod tests {
         for step in 0..600_u32 {
             let now = start + Duration::from_millis(10) * step;
             if step < 400 {
-                pacer.note(key("f"), now);
+                pacer.note(key("f"), Vec::new(), now);
             }
             told.extend(pacer.due(now).iter().map(|_| now - start));
         }
@@ -113,11 +116,11 @@ mod tests {
     fn what_was_told_otherwise_is_not_due() {
         let mut pacer = Pacer::default();
         let now = Instant::now();
-        pacer.note(key("f"), now);
-        pacer.note((key("f").0, None), now);
+        pacer.note(key("f"), Vec::new(), now);
+        pacer.note((key("f").0, None), b"p".to_vec(), now);
         pacer.told(&key("f"));
         assert!(pacer.has_below());
-        assert_eq!(pacer.due(now + PAUSE), [(key("f").0, None)]);
+        assert_eq!(pacer.due(now + PAUSE), [((key("f").0, None), b"p".to_vec())]);
         assert!(!pacer.has_below());
     }
 
@@ -126,7 +129,7 @@ mod tests {
         let mut pacer = Pacer::default();
         let now = Instant::now();
         for number in 0..=MOST {
-            pacer.note(key(&number.to_string()), now);
+            pacer.note(key(&number.to_string()), Vec::new(), now);
         }
         assert_eq!(pacer.due(now).len(), MOST + 1);
         assert_eq!(pacer.next(), None);

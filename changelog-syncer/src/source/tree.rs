@@ -50,6 +50,12 @@ impl Tree {
         }
     }
 
+    /// The root.
+    #[cfg(test)]
+    pub(super) fn top(&self) -> Fid {
+        self.root.fid()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.parents.len()
     }
