@@ -55,7 +55,8 @@ impl Fid {
         fid
     }
 
-    fn from_handle(kind: i32, handle: &[u8]) -> Fid {
+    /// Of a file whose handle the kernel gave.
+    pub(crate) fn from_handle(kind: i32, handle: &[u8]) -> Fid {
         let kind = kind.to_le_bytes();
         if kind.len() + handle.len() <= Fid::MAX {
             return Fid::from_parts(&[&kind, handle]);

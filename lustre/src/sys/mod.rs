@@ -6,6 +6,9 @@
 mod data;
 mod dir;
 mod ext4;
+mod fanotify;
+mod handle;
+mod inotify;
 mod loop_device;
 mod mount;
 mod name;
@@ -18,6 +21,9 @@ mod xattr;
 pub use data::{Lock, fdatasync, fsync, lock, now_ns, send_file, set_mtime, unlock};
 pub use dir::{Visit, read_dir};
 pub use ext4::{Ext4, mount_ext4, resize_ext4};
+pub use fanotify::{Changes, Event, Events, Fanotify, Malformed, Place};
+pub use handle::{FileHandle, file_handle, open_by_handle};
+pub use inotify::{Half, Inotify, Noticed, Watch};
 pub use loop_device::{LoopDevice, LoopOptions, LoopStatus, loop_attach, loop_find};
 pub use mount::{MountPoint, allow_device, attach, clone_tree, detach, empty_tree, mount_point, restrict};
 pub use name::{

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -50,6 +50,56 @@ pub(crate) fn name_to_handle(fd: BorrowedFd<'_>) -> io::Result<Handle> {
     check(result)?;
     let len = (handle.handle_bytes as usize).min(MAX_HANDLE);
     Ok(Handle { kind: handle.handle_type, bytes: handle.f_handle, len })
+}
+
+/// `open_by_handle_at(mount, handle, flags)`: on the file system of `mount`. `EINVAL` if the handle is too long to be one.
+pub(crate) fn open_by_handle(
+    mount: BorrowedFd<'_>,
+    kind: i32,
+    bytes: &[u8],
+    flags: i32,
+) -> io::Result<OwnedFd> {
+    if bytes.len() > MAX_HANDLE {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut handle =
+        FileHandle { handle_bytes: bytes.len() as u32, handle_type: kind, f_handle: [0; MAX_HANDLE] };
+    handle.f_handle[..bytes.len()].copy_from_slice(bytes);
+    // SAFETY: `handle` announces at most the bytes it has, is only read, and outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            &raw mut handle,
+            flags | libc::O_CLOEXEC,
+        )
+    };
+    check(result)?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
+}
+
+/// `fanotify_init(flags, O_RDONLY)`.
+pub(crate) fn fanotify_init(flags: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::syscall(libc::SYS_fanotify_init, flags, libc::O_RDONLY) };
+    check(result)?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
+}
+
+/// `fanotify_mark(group, flags, mask, dir, ".")`: of a directory, whose `O_PATH` descriptor will do.
+pub(crate) fn fanotify_mark(
+    group: BorrowedFd<'_>,
+    flags: u32,
+    mask: u64,
+    dir: BorrowedFd<'_>,
+) -> io::Result<()> {
+    // SAFETY: the path is a NUL-terminated literal; all else is integers.
+    let result = unsafe {
+        libc::syscall(libc::SYS_fanotify_mark, group.as_raw_fd(), flags, mask, dir.as_raw_fd(), c".".as_ptr())
+    };
+    check(result)
 }
 
 /// `struct file_clone_range`.
