@@ -1,5 +1,7 @@
 //! An API server in memory: objects, versions, server-side apply, finalizers, watches, and faults on demand.
 
+pub(crate) mod wire;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -131,6 +133,11 @@ impl Server {
 
     pub(crate) fn fail(&self, fault: Fault) {
         self.state().faults.push(fault);
+    }
+
+    /// From now on nothing goes wrong.
+    pub(crate) fn mend(&self) {
+        self.state().faults.clear();
     }
 
     /// Everything whose owner is gone goes, as the garbage collector would see to.
