@@ -155,6 +155,7 @@ async fn a_controller_follows_the_shares_of_its_cluster() {
     cluster.put_share("other", &json!({ "tape": {} }));
     // The API server is away at first.
     cluster.server.fail(Fault { on: "GET", code: 500, times: 3 });
+    cluster.server.fail(Fault { on: "PATCH", code: 500, times: 1 });
     let controller = cluster.start("controller", &[]);
     until("the directories are made", || cluster.says("projects", "DirectoryReady", "True")).await;
     assert!(cluster.says("projects", "FilesystemReachable", "True") && cluster.path("srv/a").is_dir());
@@ -182,6 +183,7 @@ async fn a_controller_follows_the_shares_of_its_cluster() {
     let log = controller.stop();
     for line in [
         "cannot watch; trying again",
+        "the share's status is not written; trying again",
         "a LustreShare cannot be used",
         "spec.backend.directory",
         "\"stopping\"",
