@@ -157,7 +157,7 @@ async fn a_volume_is_shown_as_it_is() {
     let made = place.controller.create(request).await.unwrap().volume.unwrap();
     assert_eq!((made.capacity_bytes, &made.accessible_topology), (4096, &vec![on_node("n1")]));
     let get = async |id: &str| {
-        let request = ControllerGetVolumeRequest { volume_id: id.into(), ..Default::default() };
+        let request = ControllerGetVolumeRequest { volume_id: id.into() };
         place.controller.get(request).await.map(|got| got.volume.unwrap())
     };
     assert_eq!(get(&made.volume_id).await.unwrap(), made);
