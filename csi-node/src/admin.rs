@@ -119,4 +119,20 @@ mod tests {
         assert!(get("GET / HTTP/1.1\r\n\r\n", None).await.starts_with("HTTP/1.1 404"));
         assert!(get("POST /metrics HTTP/1.1\r\n\r\n", None).await.starts_with("HTTP/1.1 405"));
     }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_not_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Arc::new(Fixed(None))));
+        for part in ["GET /metr", &"a".repeat(LONGEST)] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(part.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            // The end, or a reset where not all was read.
+            let _ = stream.read_to_end(&mut answer).await;
+            assert_eq!(answer, b"");
+        }
+    }
 }

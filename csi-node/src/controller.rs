@@ -433,3 +433,7 @@ impl Service for Controller {
         not_offered("ControllerModifyVolume")
     }
 }
+
+#[cfg(test)]
+#[path = "tests/controller.rs"]
+mod tests;

@@ -134,5 +134,17 @@ mod tests {
         assert!(of(Errno::NOSPC).to_string().contains("No space left on device"));
         assert_eq!(of(Errno::NOSPC).code(), Code::ResourceExhausted);
         assert_eq!(of(Errno::STALE).code(), Code::Unavailable);
+        assert!(of(Errno::XDEV).to_string().contains("another file system is mounted there"));
+        assert_eq!(of(Errno::XDEV).code(), Code::FailedPrecondition);
+        assert_eq!(of(Errno::IO).code(), Code::Internal);
+    }
+
+    #[test]
+    fn a_share_whose_threads_all_hang_does_not_answer() {
+        let busy = Error::from(PoolError::Busy);
+        assert_eq!((busy.code(), busy.to_string().contains("does not answer")), (Code::Unavailable, true));
+        let lost = Error::from(PoolError::Lost);
+        assert_eq!(lost.code(), Code::Internal);
+        assert_eq!(lost.to_string(), "a job of the share: a file-system job was lost");
     }
 }

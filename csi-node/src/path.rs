@@ -90,11 +90,6 @@ impl SubPath {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Whether it is the share itself.
-    pub fn is_share(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 fn check(text: &str, name: &str) -> Result<(), PathError> {

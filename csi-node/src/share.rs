@@ -240,4 +240,23 @@ mod tests {
         let error = share.run(|_| Ok(())).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::Unavailable);
     }
+
+    #[tokio::test]
+    async fn a_share_that_has_no_directory_in_its_file_system_is_unavailable() {
+        let host = tempfile::tempdir().unwrap();
+        std::fs::create_dir(host.path().join("srv")).unwrap();
+        let shares = Shares::unknown(host.path());
+        let named: Named = "s=directory:/srv".parse().unwrap();
+        let spec = Spec { path: SubPath::parse("a/b").unwrap(), ..named.spec };
+        shares.replace([(named.name, spec.clone())]);
+        let share = shares.get("s").unwrap().unwrap();
+        let error = share.run(|_| Ok(())).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::Unavailable);
+        assert!(error.to_string().contains("its directory a/b beneath /srv"), "{error}");
+        // Once it is made, the same share has it.
+        std::fs::create_dir_all(host.path().join("srv/a/b")).unwrap();
+        shares.replace([("s".to_owned(), spec)]);
+        share.run(|_| Ok(())).await.unwrap();
+        assert!(Arc::ptr_eq(&share, &shares.get("s").unwrap().unwrap()));
+    }
 }

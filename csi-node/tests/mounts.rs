@@ -222,3 +222,54 @@ async fn a_share_that_is_read_only_is_not_published_for_writing() {
     }
     driver.unpublish(&id, &target).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_share_that_its_node_only_reads_is_not_written_to() {
+    if !is_root() {
+        return;
+    }
+    alone();
+    let driver = Driver::start().await;
+    let id = driver.create(wanted("v")).await.unwrap();
+    let share = driver.path("share");
+    rustix::mount::mount_bind(&share, &share).unwrap();
+    let flags = rustix::mount::MountFlags::BIND | rustix::mount::MountFlags::RDONLY;
+    rustix::mount::mount_remount(&share, flags, "").unwrap();
+    let target = driver.target("pod");
+    let error = driver.publish(publish(&id, &target)).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert!(error.message().contains("the share is mounted read-only on this node"), "{error}");
+    assert!(mounts(&target).is_empty());
+    let read_only = NodePublishVolumeRequest { readonly: true, ..publish(&id, &target) };
+    driver.publish(read_only).await.unwrap();
+    driver.unpublish(&id, &target).await.unwrap();
+    // No record can be written either.
+    let error = driver.create(wanted("w")).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert!(!driver.share("w").exists());
+}
+
+#[tokio::test]
+async fn what_is_at_a_target_already_is_not_covered() {
+    if !is_root() {
+        return;
+    }
+    alone();
+    let driver = Driver::start().await;
+    let id = driver.create(wanted("v")).await.unwrap();
+    let target = driver.target("pod");
+    fs::create_dir(&target).unwrap();
+    rustix::mount::mount_bind(driver.path("outside"), &target).unwrap();
+    let error = driver.publish(publish(&id, &target)).await.unwrap_err();
+    assert_eq!(error.code(), Code::AlreadyExists, "{error}");
+    assert!(error.message().contains("something else is mounted at"), "{error}");
+    assert_eq!(mounts(&target).len(), 1);
+    // A file with something in it is neither a target nor removed.
+    let file = driver.target("file");
+    fs::write(&file, "kept").unwrap();
+    assert!(driver.publish(publish(&id, &file)).await.is_err());
+    let error = driver.unpublish(&id, &file).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    assert!(driver.outside_is_untouched());
+}

@@ -12,14 +12,15 @@ use csi_node::id::Uuid;
 use csi_node::proto::csi::identity_client::IdentityClient;
 use csi_node::proto::csi::volume_capability::access_mode::Mode;
 use csi_node::proto::csi::{
-    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, GetCapacityRequest, GetPluginInfoRequest,
+    CapacityRange, ControllerGetCapabilitiesRequest, CreateVolumeRequest, DeleteVolumeRequest,
+    GetCapacityRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeGetCapabilitiesRequest,
     NodeGetInfoRequest, NodeGetVolumeStatsRequest, NodePublishVolumeRequest, ProbeRequest,
     ValidateVolumeCapabilitiesRequest,
 };
 use csi_node::proto::registration::registration_client::RegistrationClient;
 use csi_node::proto::registration::{InfoRequest, RegistrationStatus};
 use harness::{Driver, capability, connect, is_root, publish, wanted, with};
-use tonic::Code;
+use tonic::{Code, Status};
 
 #[tokio::test]
 async fn who_it_is_and_how_it_registers() {
@@ -46,6 +47,53 @@ async fn who_it_is_and_how_it_registers() {
     drop(kubelet);
     drop(identity);
     stop(driver, &socket).await;
+}
+
+#[tokio::test]
+async fn what_it_offers_and_what_not() {
+    let driver = Driver::start().await;
+    let mut identity = IdentityClient::new(connect(driver.path("csi.sock")).await);
+    let asked = identity.get_plugin_capabilities(GetPluginCapabilitiesRequest {}).await.unwrap();
+    let offered = format!("{:?}", asked.into_inner().capabilities);
+    for word in ["ControllerService", "VolumeAccessibilityConstraints", "Online"] {
+        assert!(offered.contains(word), "{word}: {offered}");
+    }
+    let (mut controller, mut node) = (driver.controller().await, driver.node().await);
+    let asked = controller.controller_get_capabilities(ControllerGetCapabilitiesRequest {}).await.unwrap();
+    let offered = format!("{:?}", asked.into_inner().capabilities);
+    for word in ["CreateDeleteVolume", "ListVolumes", "GetCapacity", "ExpandVolume", "GetVolume"] {
+        assert!(offered.contains(word), "{word}: {offered}");
+    }
+    let asked = node.node_get_capabilities(NodeGetCapabilitiesRequest {}).await.unwrap();
+    let offered = format!("{:?}", asked.into_inner().capabilities);
+    for word in ["GetVolumeStats", "ExpandVolume", "SingleNodeMultiWriter"] {
+        assert!(offered.contains(word), "{word}: {offered}");
+    }
+    assert!(!offered.contains("StageUnstage"), "{offered}");
+
+    for (service, call) in [
+        ("Controller", "ControllerPublishVolume"),
+        ("Controller", "ControllerUnpublishVolume"),
+        ("Controller", "CreateSnapshot"),
+        ("Controller", "DeleteSnapshot"),
+        ("Controller", "ListSnapshots"),
+        ("Controller", "GetSnapshot"),
+        ("Controller", "ControllerModifyVolume"),
+        ("Node", "NodeStageVolume"),
+        ("Node", "NodeUnstageVolume"),
+    ] {
+        let error = empty(&driver, &format!("/csi.v1.{service}/{call}")).await;
+        assert_eq!(error.code(), Code::Unimplemented, "{call}");
+        assert_eq!(error.message(), format!("this driver does not offer {call}"));
+    }
+}
+
+/// What a call is answered whose request says nothing.
+async fn empty(driver: &Driver, path: &str) -> Status {
+    let mut client = tonic::client::Grpc::new(connect(driver.path("csi.sock")).await);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    client.unary(tonic::Request::new(()), path.parse().unwrap(), codec).await.unwrap_err()
 }
 
 /// SIGTERM ends it at once, and well, and takes the kubelet's socket away.

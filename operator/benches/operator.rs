@@ -22,12 +22,8 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use fake::Server;
+use fake::{Server, wire};
 use harness::{Cluster, conditions, crowd};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 
 /// Shares, and as many bridges.
 const COUNT: usize = 500;
@@ -48,7 +44,7 @@ async fn run() {
     crowd(&server, COUNT);
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("kubeconfig");
-    fs::write(&config, kubeconfig(serve(server.clone()).await)).unwrap();
+    fs::write(&config, wire::serve(server.clone()).await).unwrap();
     println!("{COUNT} shares of three grants and a storage class, {COUNT} bridges");
 
     let operator = Operator::start(&config);
@@ -89,33 +85,6 @@ async fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// The port at which it answers.
-async fn serve(server: Server) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let service = TowerToHyperService::new(server.clone());
-            tokio::spawn(async move {
-                // A client that goes away is no matter.
-                let _ =
-                    Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    port
-}
-
-fn kubeconfig(port: u16) -> String {
-    format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-         clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n\
-         users: [{{name: u, user: {{}}}}]\n\
-         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
-    )
 }
 
 /// The program.

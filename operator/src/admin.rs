@@ -99,5 +99,12 @@ mod tests {
         assert!(ask("GET /metrics HTTP/1.1\r\n\r\n").await.contains("lustre_bridge_operator_leading 0"));
         assert!(ask("GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
         assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 405"));
+        // Whoever goes in the middle of a request is not answered.
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /metr").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"");
     }
 }

@@ -438,3 +438,105 @@ async fn what_is_observed_is_told_in_events() {
         assert!(of["note"].is_string() && of["reason"].is_string(), "{of}");
     }
 }
+
+#[tokio::test]
+async fn the_addresses_of_a_load_balancer_are_told() {
+    let cluster = Cluster::new(&["team-a"]);
+    cluster.put(&share("projects", &json!({ "access": [{ "namespace": "team-a" }] })));
+    let exposure = json!({ "service": { "type": "LoadBalancer" } });
+    cluster.put(&bridge("team-a", "objects", &json!({ "exposure": exposure })));
+    cluster.settle().await;
+    cluster.driver();
+    cluster.settle().await;
+    let urls = || {
+        let bridge = cluster.bridge("team-a", "objects");
+        let endpoints = bridge["status"]["endpoints"].as_array().cloned().unwrap_or_default();
+        endpoints.iter().map(|endpoint| endpoint["url"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(urls(), ["http://objects-swift.team-a.svc"]);
+    cluster.server.change("services", "team-a", "objects-swift", |service| {
+        service["status"]["loadBalancer"]["ingress"] =
+            json!([{ "hostname": "lb.example.org", "ip": "192.0.2.1" }, { "ip": "192.0.2.2" }, { "ip": "2001:db8::1" }]);
+    });
+    cluster.settle().await;
+    assert_eq!(
+        urls(),
+        [
+            "http://lb.example.org",
+            "http://192.0.2.2",
+            "http://[2001:db8::1]",
+            "http://objects-swift.team-a.svc"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_the_driver_has_against_a_share_is_why_it_is_not_ready() {
+    let cluster = Cluster::new(&["team-a"]);
+    cluster.put(&share("projects", &json!({ "access": [{ "namespace": "team-a" }] })));
+    cluster.settle().await;
+    cluster.bind();
+    let says = |kind: &str, status: &str, reason: &str| {
+        json!({
+            "type": kind, "status": status, "reason": reason, "message": "as the test wants it",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    for (reachable, directory, status, reason) in [
+        // What is wrong counts before what is not known.
+        (["False", "NotReachable"], ["Unknown", "NotKnown"], "False", "NotReachable"),
+        (["Unknown", "OtherNode"], ["True", "Exists"], "Unknown", "OtherNode"),
+        (["True", "Answers"], ["True", "Exists"], "True", "AsSpecified"),
+    ] {
+        cluster.server.change("lustreshares", "", "projects", |share| {
+            let conditions = share["status"]["conditions"].as_array_mut().unwrap();
+            let ours = ["FilesystemReachable", "DirectoryReady"];
+            conditions.retain(|one| !ours.contains(&one["type"].as_str().unwrap()));
+            conditions.push(says(ours[0], reachable[0], reachable[1]));
+            conditions.push(says(ours[1], directory[0], directory[1]));
+        });
+        cluster.settle().await;
+        let ready = condition(&cluster.share("projects"), "Ready");
+        assert_eq!((&ready["status"], &ready["reason"]), (&json!(status), &json!(reason)));
+    }
+}
+
+#[tokio::test]
+async fn what_is_going_is_waited_for() {
+    let cluster = Cluster::serving().await;
+    let place = ("persistentvolumeclaims", "team-a", "projects");
+    // A pod has it.
+    cluster.server.change(place.0, place.1, place.2, |claim| {
+        claim["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
+    });
+    cluster.server.change("lustreshares", "", "projects", |share| {
+        share["spec"]["access"][0]["subPath"] = json!("b");
+    });
+    cluster.settle().await;
+    let going = cluster.server.get(place.0, place.1, place.2).unwrap();
+    assert!(going["metadata"]["deletionTimestamp"].is_string(), "{going}");
+    assert_eq!(cluster.share("projects")["status"]["grants"][0]["phase"], "Terminating");
+    cluster.server.take_writes();
+    for _ in 0..3 {
+        cluster.pass().await;
+    }
+    assert_eq!(cluster.server.take_writes(), Vec::<String>::new(), "it is not deleted again");
+    cluster.server.change(place.0, place.1, place.2, |claim| claim["metadata"]["finalizers"] = json!([]));
+    cluster.server.delete(place.0, place.1, place.2);
+    cluster.settle().await;
+    let anew = cluster.server.get(place.0, place.1, place.2).unwrap();
+    assert_ne!(anew["spec"]["volumeName"], going["spec"]["volumeName"]);
+    assert!(anew["metadata"]["deletionTimestamp"].is_null(), "{anew}");
+    // The same of what is wanted no more.
+    cluster.server.change(place.0, place.1, place.2, |claim| {
+        claim["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
+    });
+    cluster.server.change("lustreshares", "", "projects", |share| share["spec"]["access"] = json!([]));
+    cluster.settle().await;
+    assert!(cluster.server.get(place.0, place.1, place.2).is_some());
+    cluster.server.take_writes();
+    for _ in 0..3 {
+        cluster.pass().await;
+    }
+    assert_eq!(cluster.server.take_writes(), Vec::<String>::new());
+}

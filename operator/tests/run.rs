@@ -237,3 +237,35 @@ async fn an_importer_that_comes_later_is_told_of_the_classes() {
     let writes = server.take_writes();
     assert!(!writes.iter().any(|write| write.contains("storageprofiles")), "{writes:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_renew_its_lease_stops_before_another_takes_it() {
+    let server = cluster();
+    let mut election = Election::new(server.client(), "system", "first");
+    // Neither an API server that is away nor another that was faster and is gone ends the wait.
+    server.fail(Fault { on: "GET", code: 500, times: 1 });
+    server.fail(Fault { on: "POST", code: 409, times: 1 });
+    let ready = AtomicBool::new(false);
+    election.win(&ready).await;
+    let claim = election.claim();
+    assert!(claim.holds() && !ready.load(Ordering::Relaxed));
+    let kept = tokio::spawn(async move {
+        election.keep().await;
+        election
+    });
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(claim.holds(), "it is renewed");
+    // As often as the first tries before its claim is over.
+    server.fail(Fault { on: "PUT", code: 500, times: 4 });
+    let mut other = Election::new(server.client(), "system", "other");
+    let others = other.claim();
+    let won = tokio::spawn(async move { other.win(&AtomicBool::new(false)).await });
+    let mut first = kept.await.unwrap();
+    assert!(!claim.holds() && !others.holds());
+    won.await.unwrap();
+    assert!(others.holds());
+    // What is another's is not given back.
+    first.release().await;
+    let lease = server.get("leases", "system", "lustre-bridge-operator").unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], "other");
+}

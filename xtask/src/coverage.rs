@@ -11,8 +11,16 @@ use serde_json::Value;
 use crate::report::Table;
 use crate::{build, clients, paths, proc, tools};
 
-/// Least percentage of lines, by crate. A crate that is not here has no threshold.
-const LEAST: [(&str, f64); 2] = [("namespace", 95.0), ("object-server", 95.0)];
+/// Least percentage of lines, by crate: in whole percent, and no more than was measured last. A crate that is not here
+/// has no threshold.
+const LEAST: [(&str, f64); 6] = [
+    ("crds", 100.0),
+    ("csi-node", 96.0),
+    ("lustre", 94.0),
+    ("namespace", 95.0),
+    ("object-server", 95.0),
+    ("operator", 97.0),
+];
 
 /// Measures coverage.
 #[derive(Args, Clone)]

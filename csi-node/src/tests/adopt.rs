@@ -171,3 +171,18 @@ fn no_two_volumes_have_the_same_files() {
     place.adopt("team/project/deep", "deep").unwrap();
     assert_eq!(release(&place.tree, "grant").unwrap_err().code(), Code::FailedPrecondition);
 }
+
+#[test]
+fn a_name_is_of_one_volume() {
+    let place = place();
+    for name in ["one", "other"] {
+        fs::create_dir(place.path(name)).unwrap();
+    }
+    let (_, record) = place.adopt_as("one", "v", Some(SIZE)).unwrap();
+    assert_eq!(place.adopt_as("one", "v", Some(SIZE)).unwrap().1, record);
+    for (from, size) in [("other", None), ("one", Some(2 * SIZE))] {
+        let error = place.adopt_as(from, "v", size).unwrap_err();
+        assert_eq!(error.code(), Code::AlreadyExists, "{from}");
+        assert_eq!(error.to_string(), format!("there is a volume \"v\" already, at one, with {SIZE} bytes"));
+    }
+}

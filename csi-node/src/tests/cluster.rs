@@ -212,3 +212,58 @@ fn the_shares_own_directory_is_made_beneath_the_backends() {
     assert_eq!((made.mode() & 0o7777, made.uid()), (0o2770, share.spec.ownership.uid));
     assert_eq!(std::fs::metadata(driver.base.path().join("srv/a")).unwrap().mode() & 0o7777, 0o755);
 }
+
+#[test]
+fn what_is_in_the_way_of_a_directory_is_said_of_all_that_need_it() {
+    let driver = Driver::new();
+    std::fs::create_dir(driver.base.path().join("srv")).unwrap();
+    std::fs::write(driver.base.path().join("srv/team-a"), "kept").unwrap();
+    let mut share = driver.share("/srv");
+    fixtures::set_owner(&mut share, "team-a", 2000, 2000);
+    let all = Namespaces::from([("team-a".to_owned(), BTreeMap::new())]);
+    let (bridge, other) = (fixtures::bridge("team-a"), fixtures::bridge("other"));
+    let make = |share: &LustreShare| {
+        let plan = plan::plan(share, &all, &[&bridge, &other]).unwrap();
+        driver.parts.shares.replace([("projects".to_owned(), plan.spec.clone())]);
+        make::make(&driver.parts.shares.get("projects").unwrap().unwrap(), &plan)
+    };
+    // A file where the granted directory is to be.
+    let make::Outcome::Reachable { share: None, grants, bridges } = make(&share) else { panic!() };
+    assert!(grants[0].as_ref().unwrap_err().contains("team-a"), "{grants:?}");
+    assert!(matches!(&bridges[0], make::Made::Failed(why) if why.contains("team-a")), "{bridges:?}");
+    assert!(matches!(&bridges[1], make::Made::NotAccepted(why) if why.contains("other")), "{bridges:?}");
+    // A file where the share's own directory is to be.
+    share.spec.path = "/team-a/b".into();
+    let make::Outcome::Reachable { share: Some(why), grants, bridges } = make(&share) else { panic!() };
+    assert!(why.contains("cannot make \"team-a\" of the share's directory team-a/b"), "{why}");
+    assert!(grants[0].as_ref().unwrap_err() == &why);
+    assert!(bridges.iter().all(|made| *made == make::Made::Failed(why.clone())), "{bridges:?}");
+    assert_eq!(std::fs::read_to_string(driver.base.path().join("srv/team-a")).unwrap(), "kept");
+}
+
+#[tokio::test]
+async fn what_stays_as_it_is_and_what_is_elsewhere_is_not_touched() {
+    let mut driver = Driver::new();
+    for name in ["srv", "elsewhere"] {
+        std::fs::create_dir(driver.base.path().join(name)).unwrap();
+    }
+    let mut suspended = driver.share("/srv");
+    suspended.metadata.name = Some("suspended".into());
+    suspended.spec.suspend = true;
+    let mut elsewhere = driver.share("/elsewhere");
+    elsewhere.spec.backend.directory.as_mut().unwrap().node = Some("n2".into());
+    driver.server.put(SHARES, serde_json::to_value(suspended).unwrap());
+    driver.server.put(SHARES, serde_json::to_value(elsewhere).unwrap());
+    driver.server.put(BRIDGES, serde_json::to_value(fixtures::bridge("team-a")).unwrap());
+    let running = driver.start();
+    let said = driver.next("LustreShare").await;
+    assert_eq!(said["metadata"]["name"], "projects");
+    assert!(said.to_string().contains("the share is on node n2 only"), "{said}");
+    assert!(says(&said, "FilesystemReachable", "Unknown") && says(&said, "DirectoryReady", "False"));
+    let said = driver.next("SwiftBridge").await;
+    assert!(says(&said, "DirectoryReady", "False") && said.to_string().contains("on node n2 only"), "{said}");
+    for name in ["srv", "elsewhere"] {
+        assert_eq!(std::fs::read_dir(driver.base.path().join(name)).unwrap().count(), 0, "{name}");
+    }
+    running.abort();
+}

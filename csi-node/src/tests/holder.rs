@@ -15,10 +15,45 @@ fn id() -> VolumeId {
 
 /// Shares are not known to it yet.
 fn holder(socket: &Path) {
+    holder_of(socket, Shares::unknown("/"));
+}
+
+fn holder_of(socket: &Path, shares: Shares) {
     let leases = Leases::new("n", Duration::from_millis(300));
-    let holder = Holder::new(Shares::unknown("/"), leases, Metrics::default());
+    serve(socket, Holder::new(shares, leases, Metrics::default()));
+}
+
+fn serve(socket: &Path, holder: impl Service) {
     let incoming = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
     tokio::spawn(Server::builder().add_service(HolderServer::new(holder)).serve_with_incoming(incoming));
+}
+
+/// One that answers everything with a code.
+struct Says(Code);
+
+impl Says {
+    fn status(&self) -> Status {
+        Status::new(self.0, "as the test wants it")
+    }
+}
+
+#[tonic::async_trait]
+impl Service for Says {
+    async fn take(&self, _: Request<LeaseRequest>) -> Result<Response<LeaseResponse>, Status> {
+        Err(self.status())
+    }
+
+    async fn release(&self, _: Request<LeaseRequest>) -> Result<Response<LeaseResponse>, Status> {
+        Err(self.status())
+    }
+
+    async fn concerns(&self, _: Request<LeaseRequest>) -> Result<Response<LeaseResponse>, Status> {
+        Err(self.status())
+    }
+
+    async fn recover(&self, _: Request<RecoverRequest>) -> Result<Response<RecoverResponse>, Status> {
+        Err(self.status())
+    }
 }
 
 fn client(socket: &Path, node: &str) -> Client {
@@ -65,4 +100,61 @@ async fn one_that_is_older_is_told_of() {
     tokio::spawn(Server::builder().add_optional_service(nothing).serve_with_incoming(incoming));
     let (code, text) = refused(client(&socket, "n"), Call::Take, id()).await;
     assert!(code == Code::FailedPrecondition && text.contains("too old"), "{text}");
+}
+
+#[tokio::test]
+async fn a_share_that_it_does_not_know_yet_is_asked_for_again() {
+    let base = TempDir::new().unwrap();
+    let socket = base.path().join("holder.sock");
+    let shares = Shares::unknown("/");
+    shares.replace([]);
+    holder_of(&socket, shares);
+    for call in [Call::Take, Call::Release] {
+        let (code, text) = refused(client(&socket, "n"), call, id()).await;
+        assert_eq!(code, Code::Unavailable);
+        assert_eq!(text, "the holder of leases does not know share s yet: ask again");
+    }
+}
+
+#[tokio::test]
+async fn its_codes_are_the_drivers() {
+    for code in [
+        Code::InvalidArgument,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::Aborted,
+        Code::OutOfRange,
+        Code::FailedPrecondition,
+        Code::ResourceExhausted,
+        Code::Unavailable,
+        Code::Internal,
+    ] {
+        let base = TempDir::new().unwrap();
+        let socket = base.path().join("holder.sock");
+        serve(&socket, Says(code));
+        let (passed_on, text) = refused(client(&socket, "n"), Call::Release, id()).await;
+        assert!(passed_on == code && text.contains("as the test wants it"), "{code:?}: {passed_on:?} {text}");
+        assert!(!text.contains("does not answer"), "{text}");
+    }
+    // What it never says itself is the connection's.
+    let base = TempDir::new().unwrap();
+    let socket = base.path().join("holder.sock");
+    serve(&socket, Says(Code::DataLoss));
+    let (code, text) = refused(client(&socket, "n"), Call::Take, id()).await;
+    assert!(code == Code::Unavailable && text.contains("does not answer at"), "{text}");
+}
+
+#[tokio::test]
+async fn a_driver_tells_it_of_its_start_as_soon_as_it_can_be_told() {
+    let base = TempDir::new().unwrap();
+    let socket = base.path().join("holder.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let started = tokio::spawn(client(&socket, "n").start());
+    // The first try meets one that hangs up.
+    drop(listener.accept().await.unwrap());
+    drop(listener);
+    assert!(!started.is_finished());
+    std::fs::remove_file(&socket).unwrap();
+    holder(&socket);
+    started.await.unwrap();
 }

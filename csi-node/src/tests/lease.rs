@@ -176,3 +176,41 @@ fn files_that_say_nothing() {
     forget(&place.store, &id().uuid).unwrap();
     assert!(!path.exists() && check_unused(&place.store, &id().uuid).unwrap().is_none());
 }
+
+#[test]
+fn a_lease_that_another_took_is_the_nodes_no_more() {
+    let place = place();
+    let node = Leases::new("node", GRACE);
+    node.take(&place.store, &id()).unwrap();
+    // What another does that found the lock free and no sign of life.
+    let held = node.held()[&id()].clone();
+    let other = Lease { version: VERSION, epoch: 2, node: "other".into(), boot: String::new() };
+    write(&held.file, &other).unwrap();
+    assert!(refused(node.take(&place.store, &id())).contains("in use on node other (epoch 2)"));
+    assert!(!node.any_of("s"));
+}
+
+#[test]
+fn a_lease_that_says_nothing_stops_no_other_from_being_taken_again() {
+    let place = place();
+    let second = VolumeId { share: "s".into(), uuid: Uuid::of_name("second") };
+    let node = Leases::new("node", GRACE);
+    for id in [&id(), &second] {
+        node.take(&place.store, id).unwrap();
+    }
+    drop(node);
+    fs::write(place.files.join("leases").join(id().uuid.as_str()), "{").unwrap();
+    let node = Leases::new("node", GRACE);
+    node.recover(Some(&place.store), "s").unwrap();
+    assert!(node.held().contains_key(&second) && !node.held().contains_key(&id()));
+    assert!(
+        is_of(&place.store, &id().uuid, "node").is_err()
+            && is_of(&place.store, &second.uuid, "node").unwrap()
+    );
+}
+
+#[test]
+fn a_file_system_without_locks_is_named() {
+    assert!(refused(Err(no_locks(Errno::OPNOTSUPP.into()))).contains("mount it with flock"));
+    assert_eq!(no_locks(Errno::IO.into()).code(), tonic::Code::Internal);
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use csi_node::proto::csi::controller_client::ControllerClient;
 use csi_node::proto::csi::node_client::NodeClient;
@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -67,8 +68,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        end(&mut self.process);
     }
 }
 
@@ -187,22 +187,28 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let ended = |process: &mut Child| process.try_wait().is_ok_and(|status| status.is_some());
-        if ended(&mut self.process) {
+        end(&mut self.process);
+    }
+}
+
+/// Asks first: what is killed leaves no account of the lines that it ran.
+fn end(process: &mut Child) {
+    let ended = |process: &mut Child| process.try_wait().is_ok_and(|status| status.is_some());
+    if ended(process) {
+        return;
+    }
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_child(process),
+        rustix::process::Signal::TERM,
+    );
+    for _ in 0..100 {
+        if ended(process) {
             return;
         }
-        // Asked first: what is killed leaves no account of the lines that it ran.
-        let pid = rustix::process::Pid::from_child(&self.process);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        for _ in 0..100 {
-            if ended(&mut self.process) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    let _ = process.kill();
+    let _ = process.wait();
 }
 
 async fn answers(socket: &Path) {
@@ -262,12 +268,17 @@ fn command(base: &Path, node: &str, socket: &str, on_host: bool) -> Command {
     command
 }
 
+/// Where connections are, so that they end also while a test waits for the end of a driver, which waits for theirs.
+static CONNECTIONS: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+
 pub(crate) async fn connect(path: PathBuf) -> Channel {
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
-    Endpoint::from_static("http://driver").connect_with_connector(connector).await.unwrap()
+    let connected = async { Endpoint::from_static("http://driver").connect_with_connector(connector).await };
+    CONNECTIONS.spawn(connected).await.unwrap().unwrap()
 }
 
 pub(crate) fn capability(mode: Mode) -> VolumeCapability {

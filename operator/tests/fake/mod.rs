@@ -1,5 +1,7 @@
 //! An API server in memory: objects, versions, server-side apply, finalizers, watches, and faults on demand.
 
+pub(crate) mod wire;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,6 +38,8 @@ struct State {
     /// Those that it had.
     withdrawn: Vec<&'static str>,
     watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    /// What happened, by version and plural: a watch begins with what happened since its list.
+    history: Vec<(u64, String, Value)>,
 }
 
 /// What goes wrong, for requests whose method and path contain a text.
@@ -133,6 +137,11 @@ impl Server {
         self.state().faults.push(fault);
     }
 
+    /// From now on nothing goes wrong.
+    pub(crate) fn mend(&self) {
+        self.state().faults.clear();
+    }
+
     /// Everything whose owner is gone goes, as the garbage collector would see to.
     pub(crate) fn collect(&self) {
         let mut state = self.state();
@@ -206,7 +215,7 @@ impl Server {
             return send(404, &json!("404 page not found"));
         }
         if query.get("watch").is_some_and(|watch| watch == "true") {
-            return state.watch(&path);
+            return state.watch(&path, &query);
         }
         let result = match head.method {
             Method::GET if path.plural.is_empty() => {
@@ -254,6 +263,7 @@ impl State {
 
     fn tell(&mut self, plural: &str, kind: &str, object: &Value) {
         let event = json!({ "type": kind, "object": object });
+        self.history.push((self.version, plural.to_owned(), event.clone()));
         self.watchers.retain(|(of, watcher)| of != plural || watcher.send(event.clone()).is_ok());
     }
 
@@ -369,8 +379,15 @@ impl State {
         Ok(self.store(&place, object.clone()))
     }
 
-    fn watch(&mut self, path: &Path) -> Answer {
+    fn watch(&mut self, path: &Path, query: &BTreeMap<String, String>) -> Answer {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let since = query.get("resourceVersion").and_then(|version| version.parse().ok());
+        let since: u64 = since.unwrap_or(self.version);
+        for (_, _, event) in
+            self.history.iter().filter(|(version, of, _)| *version > since && *of == path.plural)
+        {
+            let _ = sender.send(event.clone());
+        }
         self.watchers.push((path.plural.clone(), sender));
         let events = stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|event| (event, receiver))
