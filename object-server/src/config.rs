@@ -327,7 +327,7 @@ pub struct Index {
     /// Bytes of it kept in memory at most.
     #[serde(default = "index_cache")]
     pub cache_bytes: usize,
-    /// The relay: `unix:/path` or `https://host:port`.
+    /// The relay: `unix:/path` or `tcp:host:port`.
     pub relay: String,
     /// What the relay was told to give this server: a directory of its own beneath its root.
     #[serde(default)]
@@ -335,7 +335,7 @@ pub struct Index {
     /// This server's name among those that follow the relay.
     #[serde(default = "bridge_name")]
     pub name: String,
-    /// Certificates for a relay on `https`; the files are read at each connection.
+    /// Certificates for a relay on TCP; the files are read at each connection.
     pub tls: Option<RelayTls>,
     /// Without word that nothing is missing for so long, listings come from the tree, in seconds.
     #[serde(default = "max_lag")]
@@ -667,10 +667,11 @@ impl Config {
         require(self.identity.mode != IdentityMode::Map, "index", {
             "cannot serve identities of mode \"map\"; leave [index] out"
         })?;
-        let https = index.relay.starts_with("https://");
+        let host = index.relay.strip_prefix("tcp:").and_then(|address| address.rsplit_once(':'));
+        let tcp = host.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         let unix = index.relay.strip_prefix("unix:").is_some_and(|path| path.starts_with('/'));
-        require(https || unix, "index.relay", "must be unix:/path or https://host:port")?;
-        require(https == index.tls.is_some(), "index.tls", "a relay on https needs it, and only that")?;
+        require(tcp || unix, "index.relay", "must be unix:/path or tcp:host:port")?;
+        require(tcp == index.tls.is_some(), "index.tls", "a relay on tcp needs it, and only that")?;
         require(index.cache_bytes >= 1 << 20, "index.cache_bytes", "must be at least 1048576")?;
         require(index.max_lag_seconds > 0, "index.max_lag_seconds", "must be at least 1")?;
         require((1..=64).contains(&index.scan_threads), "index.scan_threads", "must be from 1 to 64")

@@ -61,7 +61,7 @@ const FULL: &str = r#"
     path = "access.log"
     [index]
     path = "index.redb"
-    relay = "https://relay.example:9470"
+    relay = "tcp:relay.example:9470"
     name = "bridge"
     sub_path = "tenant"
     scan_threads = 3
@@ -168,8 +168,8 @@ fn wrong_values_are_named_with_what_would_be_right() {
         ("AUTH_bio/results", "AUTH_bio/", "assembler.containers: an entry must be an account"),
         ("AUTH_bio/results", "AUTH_bio/a/b", "or a container, as \"AUTH_bio/results\""),
         ("https://relay", "http://relay", "index.relay: must be unix:/path or https://host:port"),
-        ("https://relay.example:9470", "unix:relay", "index.relay: must be unix:/path or https://host:port"),
-        ("https://relay.example:9470", "unix:/relay", "index.tls: a relay on https needs it, and only that"),
+        ("tcp:relay.example:9470", "unix:relay", "index.relay: must be unix:/path or https://host:port"),
+        ("tcp:relay.example:9470", "unix:/relay", "index.tls: a relay on https needs it, and only that"),
         ("scan_threads = 3", "scan_threads = 0", "index.scan_threads: must be from 1 to 64"),
         ("scan_threads = 3", "cache_bytes = 9", "index.cache_bytes: must be at least 1048576"),
         ("scan_threads = 3", "max_lag_seconds = 0", "index.max_lag_seconds: must be at least 1"),
