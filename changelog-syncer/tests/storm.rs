@@ -228,8 +228,10 @@ fn storm(choice: &Choice, place: &Path, seed: u64) {
         let batch = source.next(Duration::from_millis(120)).unwrap();
         quiet = if over && batch.marks.is_empty() && batch.drained { quiet + 1 } else { 0 };
         for mark in batch.marks {
-            // Nothing was lost, so nothing has to be looked at in vain.
-            assert_ne!(mark, Mark::Everything, "{choice:?}, seed {seed}");
+            // Nothing was lost, so nothing has to be looked at in vain. Inotify may lose sight of a directory, and on a disk
+            // that others use there are changes that have no place.
+            let spared = *choice == Choice::Fanotify && place == Path::new("/dev/shm");
+            assert!(mark != Mark::Everything || !spared, "seed {seed}");
             mirror.apply(mark);
         }
     }
