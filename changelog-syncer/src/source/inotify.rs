@@ -22,6 +22,8 @@ mod watches;
 const FULL: usize = 8192;
 /// How long half a rename waits for the other.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long it may be unclear where a directory is, if events do not end.
+const MUDDLED: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Inotify {
@@ -33,6 +35,8 @@ pub struct Inotify {
     /// Names that went by a rename, in the order of the events.
     halves: Vec<Gone>,
     overflows: u64,
+    /// Since when it is not clear where some directory is; what happened in it since is not marked.
+    muddled: Option<Instant>,
     interval: Duration,
     /// Of the scan that stands in for watches.
     next_scan: Instant,
@@ -70,6 +74,7 @@ impl Inotify {
             pacer: Pacer::default(),
             halves: Vec::new(),
             overflows: 0,
+            muddled: None,
             interval,
             next_scan: Instant::now() + interval,
         })
@@ -110,11 +115,17 @@ impl Inotify {
                 }
                 None => {}
             }
-        } else if self.watches.knows(event.watch) {
-            tracing::error!("a watched directory hangs nowhere: all are watched anew");
-            self.begin_again(marks);
+        } else if self.watches.knows(event.watch) && !self.is_leaving(event.watch) {
+            // Watching sees the present and events tell of the past: for a moment they may contradict each other.
+            self.muddled.get_or_insert_with(Instant::now);
         }
         Ok(())
+    }
+
+    /// Whether a directory is, or is in, one that went and came nowhere yet; where it hung may be gone.
+    fn is_leaving(&self, watch: Watch) -> bool {
+        let way = self.watches.way(watch);
+        self.halves.iter().filter_map(|half| half.watch).any(|gone| way.contains(&gone))
     }
 
     fn entry(&mut self, event: &Noticed, spot: Spot, marks: &mut Gathering) {
@@ -130,8 +141,11 @@ impl Inotify {
             None => {
                 let directory = changes.any(Changes::DIRECTORY) && !changes.any(Changes::DELETED);
                 let path = join(&spot.path, &spot.name);
-                if changes.any(Changes::DELETED) {
-                    self.watches.unname(event.watch, &spot.name);
+                if changes.any(Changes::DELETED)
+                    && let Some(gone) = self.watches.unname(event.watch, &spot.name)
+                {
+                    // The kernel says so too, but maybe only after the directory above is gone.
+                    self.watches.ended(gone);
                 }
                 marks.entry(spot.clone());
                 if directory {
@@ -168,6 +182,9 @@ impl Inotify {
         if event.changes.any(Changes::DIRECTORY) {
             // What has the name now may be another directory than the one that the event is about.
             self.follow(parent, &name, &path, !known, marks);
+            for (dir, path) in self.watches.find_stale(&self.instance, &self.root) {
+                marks.below(dir, path);
+            }
         }
     }
 
@@ -175,7 +192,8 @@ impl Inotify {
     fn settle(&mut self, now: Instant, marks: &mut Gathering) {
         while self.halves.first().is_some_and(|half| half.until <= now) {
             let half = self.halves.remove(0);
-            if let Some(watch) = half.watch {
+            // It may have come back, by a rename with another cookie.
+            if let Some(watch) = half.watch.filter(|watch| !self.watches.has_name(*watch)) {
                 self.watches.forget(&self.instance, watch);
             }
             marks.moved(Some(half.spot), None);
@@ -188,6 +206,7 @@ impl Inotify {
             marks.moved(Some(half.spot), None);
         }
         self.watches.begin_again(&self.instance, &self.root);
+        self.muddled = None;
         // After the watches: what happened before them is found now, what happens from now on is told.
         marks.everything();
     }
@@ -230,9 +249,18 @@ impl Source for Inotify {
             self.watchman.look()?;
             let empty = self.read(&mut marks)?;
             let now = Instant::now();
+            if self.muddled.is_some_and(|since| empty || since + MUDDLED <= now) {
+                tracing::warn!(
+                    "directories were renamed faster than they could be followed: everything is looked at"
+                );
+                self.overflows += 1;
+                self.begin_again(&mut marks);
+            }
             self.due(now, &mut marks);
             if !marks.is_empty() || deadline.left().is_zero() {
-                return Ok(marks.finish(empty && self.halves.is_empty() && !self.pacer.has_below()));
+                return Ok(marks.finish(
+                    empty && self.muddled.is_none() && self.halves.is_empty() && !self.pacer.has_below(),
+                ));
             }
             let due = self.next_due().map(|due| due.saturating_duration_since(now));
             let pause = deadline.left().min(due.unwrap_or(Watchman::EVERY)).min(Watchman::EVERY);

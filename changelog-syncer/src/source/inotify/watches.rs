@@ -16,6 +16,9 @@ pub(super) struct Watches {
     nodes: HashMap<Watch, Node>,
     names: HashMap<(Watch, Vec<u8>), Watch>,
     by_fid: HashMap<Fid, Watch>,
+    /// Directories that were not where they were thought to be when something in them was to be watched. A rename of which
+    /// the event is still to come says where they are.
+    stale: HashSet<Watch>,
     most: usize,
     exhausted: bool,
     unreadable: u64,
@@ -45,6 +48,7 @@ impl Watches {
             nodes: HashMap::new(),
             names: HashMap::new(),
             by_fid: HashMap::new(),
+            stale: HashSet::new(),
             most,
             exhausted: false,
             unreadable: 0,
@@ -59,6 +63,7 @@ impl Watches {
         self.nodes.clear();
         self.names.clear();
         self.by_fid.clear();
+        self.stale.clear();
         (self.exhausted, self.unreadable) = (false, 0);
         self.add(inotify, root, None, b"");
         for watch in before.into_iter().filter(|watch| !self.nodes.contains_key(watch)) {
@@ -92,6 +97,12 @@ impl Watches {
         path: &[u8],
     ) -> (Added, Vec<Waiting>) {
         let none = |fid| (Added::Refused(fid), Vec::new());
+        if let Some((above, _)) = &parent
+            && !self.is_there(root, *above, path)
+        {
+            self.stale.insert(*above);
+            return none(None);
+        }
         let dir = match root.open_dir(path) {
             Ok(dir) => dir,
             Err(error) => {
@@ -119,16 +130,50 @@ impl Watches {
         if known {
             return (Added::Known(fid), Vec::new());
         }
+        (Added::New(fid), self.children(&dir, watch, path))
+    }
+
+    /// Whether the directory of a watch is where something at `path` would be in it.
+    fn is_there(&self, root: &Root, watch: Watch, path: &[u8]) -> bool {
+        let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let found = root.open_dir(&path[..end]).and_then(|dir| root.fid_of(dir.as_fd()));
+        self.nodes.get(&watch).is_some_and(|node| found.is_ok_and(|found| found == node.fid))
+    }
+
+    /// Looks again at directories that were elsewhere, and returns those that are found, which are all news.
+    pub(super) fn find_stale(&mut self, inotify: &Inotify, root: &Root) -> Vec<(Fid, Vec<u8>)> {
+        let mut found = Vec::new();
+        for watch in self.stale.clone() {
+            let Some((fid, path)) = self.place(watch) else {
+                if !self.nodes.contains_key(&watch) {
+                    self.stale.remove(&watch);
+                }
+                continue;
+            };
+            let Ok(dir) = root.open_dir(&path) else { continue };
+            if root.fid_of(dir.as_fd()).is_ok_and(|there| there == fid) {
+                self.stale.remove(&watch);
+                for (parent, path) in self.children(&dir, watch, &path) {
+                    let parent = parent.as_ref().map(|(watch, name)| (*watch, &**name));
+                    self.add(inotify, root, parent, &path);
+                }
+                found.push((fid, path));
+            }
+        }
+        found
+    }
+
+    fn children(&mut self, dir: &std::os::fd::OwnedFd, watch: Watch, path: &[u8]) -> Vec<Waiting> {
         let mut beneath = Vec::new();
         let read = sys::read_dir(dir.as_fd(), &mut |name, kind, _| {
-            if is_directory(&dir, name, kind) {
+            if is_directory(dir, name, kind) {
                 beneath.push((Some((watch, name.to_vec())), join(path, name)));
             }
             ControlFlow::Continue(())
         });
         // Directories that are not known are not watched, as if they might not be.
         self.unreadable += u64::from(read.is_err());
-        (Added::New(fid), beneath)
+        beneath
     }
 
     fn put(&mut self, watch: Watch, fid: Fid, parent: Option<(Watch, Vec<u8>)>) {
@@ -158,6 +203,7 @@ impl Watches {
 
     /// The kernel ended a watch.
     pub(super) fn ended(&mut self, watch: Watch) {
+        self.stale.remove(&watch);
         let Some(node) = self.nodes.remove(&watch) else { return };
         if self.by_fid.get(&node.fid) == Some(&watch) {
             self.by_fid.remove(&node.fid);
@@ -195,8 +241,20 @@ impl Watches {
         self.root
     }
 
+    /// Whether a watched directory has a name, as far as the events tell.
+    pub(super) fn has_name(&self, watch: Watch) -> bool {
+        let place = self.nodes.get(&watch).and_then(|node| node.parent.as_ref());
+        place.is_some_and(|place| self.names.get(place) == Some(&watch))
+    }
+
     pub(super) fn knows(&self, watch: Watch) -> bool {
         self.nodes.contains_key(&watch)
+    }
+
+    /// A watch, and those of the directories above as far as they are known.
+    pub(super) fn way(&self, watch: Watch) -> Vec<Watch> {
+        let above = |watch: &Watch| self.nodes.get(watch)?.parent.as_ref().map(|(parent, _)| *parent);
+        std::iter::successors(Some(watch), above).take(self.nodes.len() + 1).collect()
     }
 
     pub(super) fn len(&self) -> usize {
