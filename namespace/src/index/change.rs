@@ -48,9 +48,21 @@ pub(super) struct Change<'t> {
     containers: HashMap<Id, Held<Container>>,
     // With the length of what names in them began with.
     left: Vec<(Id, u64)>,
+    made: Made,
+    epoch: u64,
+    // Whether any file is known to have several names; asked once.
+    kin_known: Option<bool>,
+}
+
+/// What a transaction leaves to be done.
+#[derive(Debug, Default)]
+pub(super) struct Made {
     /// Directories that were not known before, and are to be scanned.
     pub(super) fresh: Vec<Id>,
-    epoch: u64,
+    /// Other names of files that changed, to be looked at: directory and text.
+    pub(super) kin: Vec<(Id, String)>,
+    /// There are files of which not all names are known.
+    pub(super) search: bool,
 }
 
 #[derive(Debug)]
@@ -66,13 +78,14 @@ impl<'t> Change<'t> {
             directories: HashMap::new(),
             containers: HashMap::new(),
             left: Vec::new(),
-            fresh: Vec::new(),
+            made: Made::default(),
             epoch,
+            kin_known: None,
         }
     }
 
     /// Writes what is held back. What left the tree and came back to no other place is for the reaper.
-    pub(super) fn finish(mut self) -> Result<Vec<Id>> {
+    pub(super) fn finish(mut self) -> Result<Made> {
         for (id, _) in std::mem::take(&mut self.left) {
             self.store.put(&left_key(id), &[])?;
         }
@@ -86,7 +99,7 @@ impl<'t> Change<'t> {
                 self.store.put(&container_key(*id), &held.value.encode())?;
             }
         }
-        Ok(self.fresh)
+        Ok(self.made)
     }
 
     /// A directory, if there is one of that number.
@@ -181,6 +194,7 @@ impl<'t> Change<'t> {
             None => self.store.remove(&key)?,
         }
         self.set_tasks(dir, text, old.as_ref(), new)?;
+        self.set_kin(dir, text, old.as_ref(), new)?;
         let count = |object: Option<&Object>| object.map_or((0, 0), |o| (1, o.size));
         let ((gone, less), (come, more)) = (count(old.as_ref()), count(new));
         let lived = self.directory(dir)?.is_some_and(Directory::lives);
@@ -219,6 +233,66 @@ impl<'t> Change<'t> {
             }
         }
         Ok(())
+    }
+
+    /// What one name of a file shows its other names show too.
+    fn set_kin(&mut self, dir: Id, text: &str, old: Option<&Object>, new: Option<&Object>) -> Result<()> {
+        let shared = |o: Option<&Object>| o.is_some_and(|o| o.links.is_some());
+        if !shared(old) && !shared(new) && !self.is_kin_known()? {
+            return Ok(());
+        }
+        let Some(account) = self.directory(dir)?.map(|d| d.account) else { return Ok(()) };
+        let own = |o: &Object| row::kin_key(account, o.ino, Some((dir, text)));
+        if let Some(old) = old.filter(|o| o.links.is_some()) {
+            self.store.remove(&own(old))?;
+        }
+        if let Some(new) = new.filter(|o| o.links.is_some()) {
+            let link: &[u8] = if new.links == Some(0) { &[1] } else { &[] };
+            self.store.put(&own(new), link)?;
+            self.kin_known = Some(true);
+        }
+        let mut inodes: Vec<u64> = old.iter().chain(&new).map(|o| o.ino).collect();
+        inodes.dedup();
+        for ino in inodes {
+            let mut names = 0;
+            let from = row::kin_key(account, ino, None);
+            let to = row::after(&from);
+            let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut kin = Vec::new();
+            self.store.scan((Bound::Included(&from), to), false, &mut |key, link| {
+                names += u64::from(link.is_empty());
+                let id = row::id_in(key, row::KIN.0).ok_or_else(row::damaged)?;
+                let other = std::str::from_utf8(&key[row::KIN.1..]).map_err(|_| row::damaged())?;
+                if (id, other) != (dir, text) {
+                    kin.push((id, other.to_owned()));
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            self.made.kin.append(&mut kin);
+            if new.is_some_and(|new| new.ino == ino && new.links.is_some_and(|links| links > names)) {
+                self.store.put(&row::search_key(account, ino), &[])?;
+                self.made.search = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_kin_known(&mut self) -> Result<bool> {
+        if let Some(known) = self.kin_known {
+            return Ok(known);
+        }
+        let mut any = false;
+        self.store.scan((Bound::Included(b"n"), Bound::Excluded(b"o")), false, &mut |_, _| {
+            any = true;
+            Ok(ControlFlow::Break(()))
+        })?;
+        self.kin_known = Some(any);
+        Ok(any)
+    }
+
+    /// Forgets that other names of a file are to be searched.
+    pub(super) fn searched(&mut self, key: &[u8]) -> Result<()> {
+        self.store.remove(key)
     }
 
     fn count_unhashed(&mut self, dir: Id, come: u64, gone: u64) -> Result<()> {
@@ -406,7 +480,7 @@ impl<'t> Change<'t> {
         }
         self.set_pending(id, true)?;
         self.stretch(dir, seen.text.len() as u64)?;
-        self.fresh.push(id);
+        self.made.fresh.push(id);
         Ok(id)
     }
 
@@ -578,7 +652,11 @@ impl<'t> Change<'t> {
         for (key, value) in &rows {
             let text = std::str::from_utf8(key.get(row::ROW_TEXT..).unwrap_or_default()).unwrap_or_default();
             match Kind::of(key[row::ROW_TEXT - 1])? {
-                Kind::Object => self.set_tasks(id, text, Some(&Object::decode(value)?), None)?,
+                Kind::Object => {
+                    let gone = Object::decode(value)?;
+                    self.set_tasks(id, text, Some(&gone), None)?;
+                    self.set_kin(id, text, Some(&gone), None)?;
+                }
                 _ => {
                     let below = Entry::decode(value)?.id;
                     self.alter(below, |d| d.parent = LIMBO)?;

@@ -226,7 +226,12 @@ impl Namespace {
             && let Some(bytes) = read.get(&row_key(at.id, Kind::Object, text))?
         {
             let row = Object::decode(&bytes)?;
-            if !row.racy && row.ino == stat.ino && row.ctime_ns == stat.ctime_ns && row.size == stat.size {
+            if !row.racy
+                && row.links.is_none_or(|links| links > 0)
+                && row.ino == stat.ino
+                && row.ctime_ns == stat.ctime_ns
+                && row.size == stat.size
+            {
                 return Ok(Some(row));
             }
         }
@@ -240,8 +245,9 @@ impl Namespace {
         if stat.kind != FileKind::File {
             return self.row_located(&reached.scope, &place::join(&at.path, &seen.file));
         }
-        let row =
-            self.described(&reached.scope, fd, stat, At::File)?.map(|info| self.row(info, &stat, began));
+        let row = self
+            .described(&reached.scope, fd, stat, At::File)?
+            .map(|info| self.row(info, &stat, began, false));
         if row.is_none() {
             seen.unserved = Some(Unnameable::Temporary.label());
         }
@@ -260,6 +266,7 @@ impl Namespace {
             ino: stat.ino,
             ctime_ns: stat.ctime_ns,
             racy: self.is_racy(stat, began),
+            links: (stat.nlink > 1).then_some(stat.nlink),
         }
     }
 
@@ -279,13 +286,13 @@ impl Namespace {
     fn row_located(&self, scope: &Scope<'_>, path: &[u8]) -> Result<Option<Object>> {
         let began = sys::now_ns();
         let Some(found) = place::locate(scope, path)? else { return Ok(None) };
-        let stat = found.stat;
-        Ok(self.described(scope, found.fd, stat, found.at)?.map(|info| self.row(info, &stat, began)))
+        let (stat, link) = (found.stat, found.at == At::Link);
+        Ok(self.described(scope, found.fd, stat, found.at)?.map(|info| self.row(info, &stat, began, link)))
     }
 
     /// `began`: a time before the file was looked at.
-    fn row(&self, info: ObjectInfo, stat: &Stat, began: i64) -> Object {
-        let ObjectInfo { size, etag, timestamp, content_type, delete_at, slo, .. } = info;
+    fn row(&self, info: ObjectInfo, stat: &Stat, began: i64, link: bool) -> Object {
+        let ObjectInfo { size, etag, timestamp, content_type, delete_at, slo, directory, .. } = info;
         Object {
             size,
             etag,
@@ -296,6 +303,7 @@ impl Namespace {
             ino: stat.ino,
             ctime_ns: stat.ctime_ns,
             racy: self.is_racy(stat, began),
+            links: if link { Some(0) } else { (!directory && stat.nlink > 1).then_some(stat.nlink) },
         }
     }
 }

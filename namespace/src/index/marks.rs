@@ -13,7 +13,7 @@ use super::{Committed, Index};
 use crate::error::{Error, Result};
 use crate::name::{self, Entry, Own};
 use crate::place;
-use crate::{Mark, Namespace};
+use crate::{Mark, Namespace, Spot};
 
 /// How often a look is repeated when others keep writing the same names.
 const ROUNDS: usize = 20;
@@ -37,6 +37,8 @@ struct Marked {
     path: Vec<u8>,
     names: BTreeSet<Vec<u8>>,
     below: bool,
+    /// Names of what came from where nobody watches.
+    arrived: Vec<Vec<u8>>,
 }
 
 impl Namespace {
@@ -68,6 +70,11 @@ impl Namespace {
 
     fn observe_in(&self, index: &Index, account: &Known, marked: HashMap<Fid, Marked>) -> Result<()> {
         let read = index.read()?;
+        let known = read.get(&row::meta_key("next"))?.map_or(Ok(0), |bytes| row::read_number(&bytes))?;
+        let arrived: Vec<(Fid, Vec<u8>)> = marked
+            .iter()
+            .flat_map(|(fid, marked)| marked.arrived.iter().map(|name| (*fid, name.clone())))
+            .collect();
         let mut names: Names = Vec::new();
         let mut astray = Vec::new();
         for (fid, marked) in marked {
@@ -95,6 +102,16 @@ impl Namespace {
             // Where it was last seen it is not. Where it moved to may be known by now; else the mark may know.
             if self.look_and_settle(index, vec![(id, marked.names.clone())])?.contains(&id) {
                 self.follow_hint(index, account.id, &marked)?;
+            }
+        }
+        for (fid, name) in arrived {
+            // What was known of it, before it went where nobody watches, may be wrong by now.
+            let read = index.read()?;
+            let Some(dir) = read.get(&fid_key(account.id, &fid))? else { continue };
+            if let Some(id) = child(&*read, row::read_number(&dir)?, &name)?
+                && id < known
+            {
+                index.scan_below(id)?;
             }
         }
         Ok(())
@@ -186,9 +203,10 @@ impl Namespace {
                 }
             }
             drop(read);
-            let Committed { again, fresh: new } = index.commit(look, &seen, None)?;
-            fresh.extend(new);
+            let Committed { mut again, made } = index.commit(look, &seen, None)?;
+            fresh.extend(made.fresh);
             self.leave_to_scanner(index, failed)?;
+            again.extend(files_of(&*index.read()?, made.kin)?);
             if again.is_empty() {
                 return Ok(fresh);
             }
@@ -287,7 +305,8 @@ impl Namespace {
             if let Some(id) = id {
                 names.push((id, files.clone()));
             }
-            astray.push((id, Marked { path: path.to_vec(), names: files, below: false }));
+            astray
+                .push((id, Marked { path: path.to_vec(), names: files, below: false, arrived: Vec::new() }));
         }
         drop(read);
         let missing = self.look_and_settle(index, names)?;
@@ -357,6 +376,17 @@ fn normal<'f>(directory: &row::Directory, file: &'f [u8]) -> Normal<'f> {
     }
 }
 
+/// Directories and file names of rows.
+pub(super) fn files_of(read: &dyn Read, rows: Vec<(Id, String)>) -> Result<Vec<(Id, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for (id, text) in rows {
+        if let Some(at) = place_of(read, id)? {
+            files.push((id, look::file_of(&at.prefix, &text)?));
+        }
+    }
+    Ok(files)
+}
+
 pub(super) fn entry_of(read: &dyn Read, dir: Id, kind: Kind, text: &str) -> Result<Option<RowEntry>> {
     read.get(&row_key(dir, kind, text))?.map(|bytes| RowEntry::decode(&bytes)).transpose()
 }
@@ -414,6 +444,7 @@ fn marked_in(account: &Known, marks: &[Mark]) -> HashMap<Fid, Marked> {
             None => marked.below = true,
         }
     };
+    let mut arrived: Vec<&Spot> = Vec::new();
     for mark in marks {
         match mark {
             Mark::Entry(spot) => add(&spot.dir, &spot.path, Some(&spot.name)),
@@ -421,9 +452,17 @@ fn marked_in(account: &Known, marks: &[Mark]) -> HashMap<Fid, Marked> {
                 for spot in from.iter().chain(to) {
                     add(&spot.dir, &spot.path, Some(&spot.name));
                 }
+                if let (None, Some(to)) = (from, to) {
+                    arrived.push(to);
+                }
             }
             Mark::Below { dir, path } => add(dir, path, None),
             Mark::Everything => {}
+        }
+    }
+    for spot in arrived {
+        if let Some(marked) = all.get_mut(&spot.dir) {
+            marked.arrived.push(spot.name.clone());
         }
     }
     all

@@ -39,7 +39,7 @@ use scan::Scanning;
 pub use tasks::{Position, Task};
 pub use verify::Difference;
 
-use change::{Change, Seen};
+use change::{Change, Made, Seen};
 use engine::{Engine, Read, Redb};
 use row::{Id, meta_key};
 
@@ -139,8 +139,8 @@ impl Drop for Look<'_> {
 struct Committed {
     /// Names that others wrote after the look began: to be looked at again.
     again: Vec<(Id, Vec<u8>)>,
-    /// Directories that are new.
-    fresh: Vec<Id>,
+    /// What came of it.
+    made: Made,
 }
 
 impl Index {
@@ -338,23 +338,26 @@ impl Index {
             }
             Ok(())
         });
-        committed.fresh = result?;
+        committed.made = result?;
         drop(look);
         Ok(committed)
     }
 
-    /// One transaction. Returns the directories that came to be known in it.
-    fn change(&self, work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>) -> Result<Vec<Id>> {
+    /// One transaction.
+    fn change(&self, work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>) -> Result<Made> {
         let epoch = self.epoch.load(Ordering::SeqCst);
-        let mut fresh = Vec::new();
+        let mut made = Made::default();
         let result = self.engine.write(false, &mut |store| {
             let mut change = Change::new(store, epoch);
             work(&mut change)?;
-            fresh = change.finish()?;
+            made = change.finish()?;
             Ok(())
         });
         self.noting(result)?;
-        Ok(fresh)
+        if made.search {
+            self.call();
+        }
+        Ok(made)
     }
 }
 

@@ -12,6 +12,8 @@
 //! | `e` seconds, parent, text | the object expires then |
 //! | `h` id | there are objects in the directory whose MD5 is not known |
 //! | `s` parent, text | it is a manifest whose segments are not assembled |
+//! | `n` account, inode, parent, text | nothing: the row's file has other names; a byte: the row is a symbolic link to it |
+//! | `k` account, inode | the file has names that are not known to be its |
 //! | `u` parent, file name | a label: why the file has no name |
 //!
 //! Ids are eight bytes, big-endian. Values are fields in a fixed order: numbers as LEB128, byte strings after their length.
@@ -128,6 +130,8 @@ pub(super) struct Object {
     pub(super) ctime_ns: i64,
     /// Whether it may change without another `ctime`.
     pub(super) racy: bool,
+    /// How many names its file has, if there are more than this one; 0 for a symbolic link, whose target has a name.
+    pub(super) links: Option<u64>,
 }
 
 impl Object {
@@ -207,6 +211,25 @@ pub(super) fn manifest_key(parent: Id, text: &str) -> Vec<u8> {
 pub(super) fn unserved_key(parent: Id, file: &[u8]) -> Vec<u8> {
     let mut key = with_id(b'u', parent);
     key.extend_from_slice(file);
+    key
+}
+
+pub(super) fn kin_key(account: Id, ino: u64, place: Option<(Id, &str)>) -> Vec<u8> {
+    let mut key = with_id(b'n', account);
+    key.extend_from_slice(&ino.to_be_bytes());
+    if let Some((parent, text)) = place {
+        key.extend_from_slice(&parent.to_be_bytes());
+        key.extend_from_slice(text.as_bytes());
+    }
+    key
+}
+
+/// Where in the key of a name of a file its directory stands, and its text.
+pub(super) const KIN: (usize, usize) = (17, 25);
+
+pub(super) fn search_key(account: Id, ino: u64) -> Vec<u8> {
+    let mut key = with_id(b'k', account);
+    key.extend_from_slice(&ino.to_be_bytes());
     key
 }
 
@@ -410,10 +433,11 @@ const EXPIRES: u8 = 4;
 const SLO: u8 = 8;
 const KEPT: u8 = 16;
 const RACY: u8 = 32;
+const LINKS: u8 = 64;
 
 impl Object {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { size, etag, content_type, modified, delete_at, slo, ino, ctime_ns, racy } = self;
+        let Self { size, etag, content_type, modified, delete_at, slo, ino, ctime_ns, racy, links } = self;
         let kept = slo.and_then(|slo| slo.kept);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let mut out = Vec::with_capacity(80);
@@ -423,7 +447,8 @@ impl Object {
                 | flag(delete_at.is_some(), EXPIRES)
                 | flag(slo.is_some(), SLO)
                 | flag(kept.is_some(), KEPT)
-                | flag(*racy, RACY),
+                | flag(*racy, RACY)
+                | flag(links.is_some(), LINKS),
         );
         put(&mut out, *size);
         put(&mut out, modified.units());
@@ -447,6 +472,9 @@ impl Object {
             out.extend_from_slice(&kept.sha256);
             put(&mut out, kept.len);
         }
+        if let Some(links) = links {
+            put(&mut out, *links);
+        }
         out
     }
 
@@ -466,7 +494,9 @@ impl Object {
         if let Some(slo) = slo.as_mut().filter(|_| has(KEPT)) {
             slo.kept = Some(Kept { md5: fields.array()?, sha256: fields.array()?, len: fields.number()? });
         }
+        let links = if has(LINKS) { Some(fields.number()?) } else { None };
         Ok(Self {
+            links,
             size,
             etag,
             content_type,

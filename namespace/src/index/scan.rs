@@ -1,6 +1,6 @@
 //! Scans: comparing whole directories with their rows, until a container is proven.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +23,9 @@ const CHUNK: usize = 8192;
 
 /// Rows of directories that left the tree which are removed in one transaction.
 const REAPED: usize = 10_000;
+
+/// Files whose other names are searched in one go.
+const SEARCHED: usize = 1_000_000;
 
 /// What scans did, for whoever watches.
 #[derive(Debug, Default)]
@@ -172,12 +175,15 @@ impl Namespace {
         }
         drop(read);
         let committed = index.commit(look, &seen, Some(at.id))?;
-        if committed.again.is_empty() {
+        // Others were quicker, and their rows are as new as ours would be; but one more look costs little.
+        let mut again = committed.again;
+        again.extend(super::marks::files_of(&*index.read()?, committed.made.kin)?);
+        let names: Vec<(Id, BTreeSet<Vec<u8>>)> =
+            again.into_iter().map(|(id, file)| (id, BTreeSet::from([file]))).collect();
+        if names.is_empty() {
             return Ok(());
         }
-        // Others were quicker, and their rows are as new as ours would be; but one more look costs little.
-        let files = committed.again.into_iter().map(|(_, file)| file).collect();
-        self.look_at_all(index, vec![(at.id, files)], &mut Vec::new()).map(drop)
+        self.look_at_all(index, names, &mut Vec::new()).map(drop)
     }
 
     /// What a crash left in transit is put back first.
@@ -287,6 +293,7 @@ impl Namespace {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         }
+        self.find_kin(index, stop)?;
         self.reap_index(index, stop)?;
         Ok(left)
     }
@@ -410,6 +417,45 @@ impl Namespace {
         crew.progress.entries.fetch_add(entries, Ordering::Relaxed);
         (crew.pace)(entries);
         child_ids(&*index.read()?, id)
+    }
+
+    /// Looks at all names of the files of which some names are not known to be theirs.
+    fn find_kin(&self, index: &Index, stop: &AtomicBool) -> Result<()> {
+        let mut wanted = HashSet::new();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let read = index.read()?;
+        read.scan((Bound::Included(b"k"), Bound::Excluded(b"l")), false, &mut |key, _| {
+            wanted.extend(row::id_in(key, 9));
+            keys.push(key.to_vec());
+            Ok(if keys.len() < SEARCHED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut names: HashMap<Id, BTreeSet<Vec<u8>>> = HashMap::new();
+        let mut found: Vec<(Id, String)> = Vec::new();
+        read.scan((Bound::Included(b"r"), Bound::Excluded(b"s")), false, &mut |key, value| {
+            if key.get(ROW_TEXT - 1) == Some(&(Kind::Object as u8)) {
+                let object = row::Object::decode(value)?;
+                if object.links.is_none() && wanted.contains(&object.ino) {
+                    let id = row::id_in(key, 1).ok_or_else(row::damaged)?;
+                    let text = std::str::from_utf8(&key[ROW_TEXT..]).map_err(|_| row::damaged())?;
+                    found.push((id, text.to_owned()));
+                }
+            }
+            let go_on = !stop.load(Ordering::Relaxed);
+            Ok(if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        for (id, file) in super::marks::files_of(&*read, found)? {
+            names.entry(id).or_default().insert(file);
+        }
+        for (id, files) in names {
+            let Some(at) = place_of(&*read, id)? else { continue };
+            let work = || self.look_at_all(index, vec![(id, files)], &mut Vec::new());
+            self.acting(index, &at.account, work)?;
+        }
+        index.change(&mut |change| keys.iter().try_for_each(|key| change.searched(key)))?;
+        Ok(())
     }
 
     /// Removes the rows of what left the tree.

@@ -226,6 +226,51 @@ fn our_own_requests_show_at_once_without_any_mark() {
 }
 
 #[test]
+fn a_write_by_one_name_of_a_file_shows_under_its_others() {
+    let mut site = Site::new();
+    site.make_dir("c/dir");
+    site.write("c/dir/a", "1");
+    site.settle();
+    std::fs::hard_link(site.path("c/dir/a"), site.path("d/b")).unwrap();
+    site.mark("d/b");
+    site.link("dir/a", "c/link");
+    site.settle();
+    site.write("d/b", "longer");
+    site.settle();
+    site.assert_exact();
+    site.write("c/dir/a", "x");
+    site.settle();
+    site.assert_exact();
+    site.rename("d/b", "c/b");
+    std::fs::write(site.path("c/new"), "a third").unwrap();
+    site.rename("c/new", "c/dir/a");
+    site.settle();
+    site.assert_exact();
+    site.remove("c/b");
+    site.settle();
+    site.assert_exact();
+}
+
+#[test]
+fn what_went_where_nobody_watches_is_scanned_when_it_is_back_in_one_batch() {
+    let mut site = Site::new();
+    site.make_dir("c/dir");
+    site.write("c/dir/old", "1");
+    site.settle();
+    let outside = site.root.path().join(".lb~dindex/outside");
+    let from = site.spot(&site.path("c/dir"));
+    std::fs::rename(site.path("c/dir"), &outside).unwrap();
+    std::fs::write(outside.join("new"), "2").unwrap();
+    std::fs::rename(&outside, site.path("c/dir")).unwrap();
+    let to = site.spot(&site.path("c/dir"));
+    site.marks.push(Mark::Moved { from, to: None });
+    site.marks.push(Mark::Moved { from: None, to });
+    site.settle();
+    assert_eq!(site.names("c"), ["dir/new", "dir/old"]);
+    site.assert_exact();
+}
+
+#[test]
 fn a_directory_moves_as_one_row() {
     let mut site = Site::new();
     site.make_dir("c/from");
@@ -493,7 +538,13 @@ fn storm(seed: u64, shuffle: bool, lose: bool) {
         let path = format!("{}/{}", dice.of(&dirs), dice.of(&leaves));
         let other = format!("{}/{}", dice.of(&dirs), dice.of(&leaves));
         let (container, name) = other.split_once('/').map(|(c, n)| (c.to_owned(), n.to_owned())).unwrap();
-        match dice.below(12) {
+        match dice.below(13) {
+            12 => {
+                let (from, to) = (site.path(&path), site.path(&format!("{container}/{name}")));
+                if std::fs::hard_link(from, to).is_ok() {
+                    site.mark(&format!("{container}/{name}"));
+                }
+            }
             0..3 => site.write(&path, &format!("{step}")),
             3..5 => site.make_dir(&path),
             5..7 => site.remove(&path),
