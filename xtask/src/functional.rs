@@ -18,6 +18,16 @@ use crate::server::{self, Ours};
 use crate::swift_peer::{Kind, STORAGE_DOMAIN, SwiftPeer};
 use crate::{http, tools, users};
 
+/// Where listings come from.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Lists {
+    /// An index, with the syncer beside it.
+    #[default]
+    Index,
+    /// The tree alone.
+    Tree,
+}
+
 /// Runs OpenStack Swift's functional tests.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Options {
@@ -36,9 +46,9 @@ pub(crate) struct Options {
     /// The S3 tests too.
     #[arg(long)]
     s3: bool,
-    /// Without an index: listings and counters walk the tree.
-    #[arg(long, conflicts_with = "peer")]
-    no_index: bool,
+    /// Where listings and counters come from.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "peer")]
+    lists: Lists,
     /// Files of tests that run at once; most of the time they sleep.
     #[arg(long, default_value_t = 4)]
     jobs: usize,
@@ -87,7 +97,7 @@ impl Options {
             (format!("OpenStack Swift {}", tools::SWIFT), peer.port(), Box::new(peer))
         } else {
             let bin = server.map_or_else(crate::build::release, |bin| Ok(bin.to_path_buf()))?;
-            let (root, index) = (self.root.clone(), !self.no_index);
+            let (root, index) = (self.root.clone(), self.lists == Lists::Index);
             let setup = server::Setup { users: everyone.clone(), root, index, ..Default::default() };
             let ours = Ours::start(&bin, dir.path(), &setup)?;
             ("ours".to_owned(), ours.port(), Box::new(ours))

@@ -17,6 +17,7 @@ use crate::users::User;
 
 /// How to start it.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the server's own")]
 pub(crate) struct Setup {
     pub(crate) users: Vec<User>,
     /// The directory to serve; one beside the configuration if not given.
@@ -100,7 +101,7 @@ impl Ours {
 
 /// Follows changes of the directory, for the server's index.
 fn start_syncer(bin: &Path, dir: &Path, root: &Path) -> Result<Server> {
-    let mut cmd = dies_with_us(&bin.with_file_name("changelog-syncer"));
+    let mut cmd = dies_with_us(bin.with_file_name("changelog-syncer"));
     let socket = dir.join("relay.sock");
     cmd.arg("follow").arg("--root").arg(root).arg("--listen").arg(format!("unix:{}", socket.display()));
     let mut syncer = Server::start("changelog-syncer", &mut cmd, &dir.join("syncer.log"))?;

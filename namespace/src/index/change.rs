@@ -219,9 +219,9 @@ impl<'t> Change<'t> {
         let expiry = |o: &Object| o.delete_at.map(|at| row::expiry_key(at, dir, text));
         let manifest =
             |o: &Object| o.slo.filter(|slo| slo.kept.is_none()).map(|_| row::manifest_key(dir, text));
-        let tasks: [&dyn Fn(&Object) -> Option<Vec<u8>>; 2] = [&expiry, &manifest];
-        for task in tasks {
-            let (old, new) = (old.and_then(task), new.and_then(task));
+        let changes =
+            [(old.and_then(expiry), new.and_then(expiry)), (old.and_then(manifest), new.and_then(manifest))];
+        for (old, new) in changes {
             if old == new {
                 continue;
             }
@@ -323,24 +323,24 @@ impl<'t> Change<'t> {
     }
 
     /// Tells the directories above whether there is something beneath `dir`, if that is another than before.
-    fn live_changed(&mut self, mut dir: Id, mut lived: bool) -> Result<()> {
+    fn live_changed(&mut self, mut dir: Id, mut before: bool) -> Result<()> {
         while let Some(directory) = self.directory(dir)? {
-            let lives = directory.lives();
+            let now = directory.lives();
             let (parent, level, key) = (
                 directory.parent,
                 directory.level,
                 row_key(directory.parent, directory.kind, &directory.text),
             );
-            if lives == lived || parent == LIMBO {
+            if now == before || parent == LIMBO {
                 break;
             }
-            self.store.put(&key, &Entry { id: dir, live: lives }.encode())?;
+            self.store.put(&key, &Entry { id: dir, live: now }.encode())?;
             if level == Level::Account {
                 break;
             }
             let Some(above) = self.directory(parent)? else { break };
-            lived = above.lives();
-            self.alter(parent, |d| d.live = (d.live + u64::from(lives)).saturating_sub(u64::from(!lives)))?;
+            before = above.lives();
+            self.alter(parent, |d| d.live = (d.live + u64::from(now)).saturating_sub(u64::from(!now)))?;
             dir = parent;
         }
         Ok(())
@@ -498,9 +498,10 @@ impl<'t> Change<'t> {
             return Ok(());
         }
         self.alter(id, |d| d.pending = pending)?;
-        match pending {
-            true => self.store.put(&pending_key(id), &[])?,
-            false => self.store.remove(&pending_key(id))?,
+        if pending {
+            self.store.put(&pending_key(id), &[])?;
+        } else {
+            self.store.remove(&pending_key(id))?;
         }
         let Some(holder) = self.holder(id)? else { return Ok(()) };
         self.alter_container(holder, |c| {
@@ -651,17 +652,14 @@ impl<'t> Change<'t> {
         })?;
         for (key, value) in &rows {
             let text = std::str::from_utf8(key.get(row::ROW_TEXT..).unwrap_or_default()).unwrap_or_default();
-            match Kind::of(key[row::ROW_TEXT - 1])? {
-                Kind::Object => {
-                    let gone = Object::decode(value)?;
-                    self.set_tasks(id, text, Some(&gone), None)?;
-                    self.set_kin(id, text, Some(&gone), None)?;
-                }
-                _ => {
-                    let below = Entry::decode(value)?.id;
-                    self.alter(below, |d| d.parent = LIMBO)?;
-                    self.store.put(&left_key(below), &[])?;
-                }
+            if Kind::of(key[row::ROW_TEXT - 1])? == Kind::Object {
+                let gone = Object::decode(value)?;
+                self.set_tasks(id, text, Some(&gone), None)?;
+                self.set_kin(id, text, Some(&gone), None)?;
+            } else {
+                let below = Entry::decode(value)?.id;
+                self.alter(below, |d| d.parent = LIMBO)?;
+                self.store.put(&left_key(below), &[])?;
             }
             self.store.remove(key)?;
         }

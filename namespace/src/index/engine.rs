@@ -1,9 +1,13 @@
 //! What holds the rows: an ordered store of byte strings with transactions.
 
+use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
-use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageError, Table,
+    TableDefinition,
+};
 
 use crate::error::{Error, Result};
 
@@ -46,7 +50,16 @@ fn failed(e: impl Into<redb::Error>) -> Error {
 impl Redb {
     /// Opens or makes the file; at most `cache` bytes are kept in memory.
     pub(super) fn open(path: &Path, cache: usize) -> Result<Self> {
-        let database = Database::builder().set_cache_size(cache).create(path).map_err(failed)?;
+        let opened = Database::builder().set_cache_size(cache).create(path);
+        let database = opened.map_err(|e| match e {
+            DatabaseError::DatabaseAlreadyOpen => {
+                Error::Blocked { path: path.display().to_string(), reason: "another server uses this index" }
+            }
+            DatabaseError::Storage(StorageError::Io(e)) if e.kind() != io::ErrorKind::InvalidData => {
+                Error::io(format!("open {}", path.display()), e)
+            }
+            e => failed(e),
+        })?;
         let engine = Self(database);
         // Readers find a table then.
         engine.write(true, &mut |_| Ok(()))?;

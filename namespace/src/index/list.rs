@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::listing::{ListQuery, Page, Row};
 use crate::name::MAX_OBJECT;
 use crate::timestamp::Timestamp;
-use crate::{Namespace, container_path};
+use crate::{Namespace, Scope, container_path};
 
 /// Rows read at once.
 const CHUNK: usize = 256;
@@ -273,9 +273,16 @@ fn text_of(key: &[u8]) -> Result<String> {
     std::str::from_utf8(text).map(str::to_owned).map_err(|_| row::damaged())
 }
 
+/// A container in one state of the index.
+struct Indexed<'i> {
+    index: &'i Index,
+    read: Box<dyn Read>,
+    id: Id,
+}
+
 impl Namespace {
-    /// The account's and the container's numbers, if listings of it may come from the index.
-    fn indexed(&self, account: &str, container: &str) -> Result<Option<(&Index, Box<dyn Read>, Id)>> {
+    /// The container in the index, if listings of it may come from there.
+    fn indexed(&self, account: &str, container: &str) -> Result<Option<Indexed<'_>>> {
         let Some(index) = self.index.as_ref().filter(|index| index.current()) else { return Ok(None) };
         self.catch_up(index, account);
         let read = index.read()?;
@@ -288,7 +295,7 @@ impl Namespace {
                 None => return Ok(None),
             }
         }
-        Ok(index.proven(&*read, at)?.then_some((index, read, at)))
+        Ok(index.proven(&*read, at)?.then_some(Indexed { index, read, id: at }))
     }
 
     /// A page of a container's objects from the index; `None` if the tree is to be read.
@@ -298,7 +305,9 @@ impl Namespace {
         container: &str,
         query: &ListQuery,
     ) -> Result<Option<Vec<Row>>> {
-        let Some((_, read, id)) = or_tree(self.indexed(account, container))?.flatten() else {
+        // Who asks may be refused, or late.
+        Scope::of_container(self, account, container)?;
+        let Some(Indexed { read, id, .. }) = or_tree(self.indexed(account, container))?.flatten() else {
             return Ok(None);
         };
         or_tree(list_objects(&*read, id, query))
@@ -306,7 +315,7 @@ impl Namespace {
 
     /// What a container holds, from the index; `None` if it is to be counted.
     pub(crate) fn count_indexed(&self, account: &str, container: &str) -> Result<Option<Count>> {
-        let Some((index, read, id)) = or_tree(self.indexed(account, container))?.flatten() else {
+        let Some(Indexed { index, read, id }) = or_tree(self.indexed(account, container))?.flatten() else {
             return Ok(None);
         };
         let sums = or_tree(index.sums(&*read, id))?;

@@ -235,8 +235,7 @@ impl Namespace {
                 return Ok(Some(row));
             }
         }
-        if self.metadata_mode() != MetadataMode::Sidecar && !has_attributes(reached.dir.as_fd(), &seen.file)?
-        {
+        if self.metadata_mode() != MetadataMode::Sidecar && !has_attributes(reached.dir.as_fd(), &seen.file) {
             return Ok(Some(self.plain_row(stat, began)));
         }
         let Some(fd) = open_path(reached.dir.as_fd(), &seen.file)? else { return Ok(None) };
@@ -330,12 +329,9 @@ fn stat(dir: BorrowedFd<'_>, file: &[u8]) -> Result<Option<Stat>> {
 }
 
 /// Whether a file may say something of itself.
-fn has_attributes(dir: BorrowedFd<'_>, file: &[u8]) -> Result<bool> {
-    match sys::has_xattr_at(dir, file) {
-        Ok(has) => Ok(has),
-        // Without /proc, or gone: who opens it sees.
-        Err(_) => Ok(true),
-    }
+fn has_attributes(dir: BorrowedFd<'_>, file: &[u8]) -> bool {
+    // Without /proc, or gone: who opens it sees.
+    sys::has_xattr_at(dir, file).unwrap_or(true)
 }
 
 fn open_path(dir: BorrowedFd<'_>, file: &[u8]) -> Result<Option<OwnedFd>> {

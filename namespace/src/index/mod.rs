@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Bound, ControlFlow};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -149,6 +150,10 @@ impl Index {
         let engine = match Self::engine(&options.path, options.cache) {
             Ok(engine) => engine,
             Err(error) => {
+                // What another server uses, or a disk refuses, is not damaged.
+                if !matches!(error, Error::Index(_)) {
+                    return Err(error);
+                }
                 tracing::warn!(path = %options.path.display(), %error, "the index is made anew");
                 std::fs::remove_file(&options.path)
                     .map_err(|e| Error::Index(format!("remove {}: {e}", options.path.display())))?;
@@ -159,6 +164,10 @@ impl Index {
     }
 
     fn engine(path: &Path, cache: usize) -> Result<Box<dyn Engine>> {
+        // It holds names that others may not list.
+        let mut file = std::fs::OpenOptions::new();
+        file.read(true).append(true).create(true).mode(0o600);
+        file.open(path).map_err(|e| Error::io(format!("open {}", path.display()), e))?;
         let engine = Redb::open(path, cache)?;
         let format = engine.read()?.get(&meta_key("format"))?.map(|b| row::read_number(&b)).transpose()?;
         if format.is_some_and(|format| format != FORMAT) {
@@ -270,14 +279,11 @@ impl Index {
     /// After a failed write nothing here can be relied on: listings come from the tree until a write succeeds and all was
     /// scanned once more.
     fn noting<T>(&self, result: Result<T>) -> Result<T> {
-        match &result {
-            Err(Error::Index(error)) => {
-                if !self.broken.swap(true, Ordering::SeqCst) {
-                    tracing::error!(%error, "the index failed; listings come from the tree");
-                }
-                self.call();
+        if let Err(Error::Index(error)) = &result {
+            if !self.broken.swap(true, Ordering::SeqCst) {
+                tracing::error!(%error, "the index failed; listings come from the tree");
             }
-            _ => {}
+            self.call();
         }
         result
     }

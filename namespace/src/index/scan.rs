@@ -341,14 +341,11 @@ impl Namespace {
             }
             let read = index.read()?;
             for child in child_ids(&*read, id)? {
-                match directory(&*read, child)? {
-                    Some(found) if found.level == Level::Container => {
-                        if index.sums(&*read, child)?.epoch != epoch {
-                            containers.push(child);
-                        }
-                    }
-                    Some(_) => stack.push(child),
-                    None => {}
+                let level = directory(&*read, child)?.map(|found| found.level);
+                if level != Some(Level::Container) {
+                    stack.push(child);
+                } else if index.sums(&*read, child)?.epoch != epoch {
+                    containers.push(child);
                 }
             }
         }

@@ -416,6 +416,30 @@ fn a_damaged_or_foreign_file_is_made_anew() {
 }
 
 #[test]
+fn the_index_is_its_owners_alone_and_a_place_where_none_can_be_is_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("index");
+    Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let first = Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap();
+    let error = Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap_err();
+    assert!(error.to_string().contains("another server uses this index"), "{error}");
+    drop(first);
+    let nowhere = root.path().join("no/index");
+    let error = Index::open(&options(&nowhere), Box::new(|_, _| Actor::Process)).unwrap_err();
+    assert!(error.to_string().contains("no/index"), "{error}");
+}
+
+#[test]
+fn a_container_that_went_is_not_listed_though_its_mark_is_late() {
+    let site = Site::new();
+    std::fs::remove_dir(site.path("d")).unwrap();
+    let query = ListQuery { limit: 10, ..ListQuery::default() };
+    assert!(matches!(site.namespace.list_objects(ACCOUNT, "d", &query), Err(Error::NoContainer)));
+}
+
+#[test]
 fn links_runs_and_long_names_are_listed_as_from_the_tree() {
     let mut site = Site::new();
     let long = "é".repeat(200);
