@@ -115,7 +115,7 @@ impl Bench {
         self.move_directory(&namespace);
         self.requests(&namespace);
         println!("| resident at the end | {:.0} MiB | | < 200 |", resident());
-        let size = fs::metadata(&self.index).unwrap().len() as f64 / (1 << 20) as f64;
+        let size = fs::metadata(&self.index).unwrap().len() as f64 / f64::from(1 << 20);
         println!("| the index's file | {size:.0} MiB | | |");
     }
 
@@ -152,12 +152,12 @@ impl Bench {
             let (mut marker, mut pages, mut listed) = (String::new(), Vec::new(), 0);
             loop {
                 let spent = cpu();
-                let query = ListQuery { marker, limit: PAGE, ..ListQuery::default() };
+                let query = ListQuery { marker: marker.clone(), limit: PAGE, ..ListQuery::default() };
                 let rows = namespace.list_objects(ACCOUNT, container, &query).unwrap();
                 pages.push((cpu() - spent) * 1e3);
                 listed += rows.len();
                 match rows.last() {
-                    Some(Row::Object(row)) if rows.len() == PAGE => marker = row.name.clone(),
+                    Some(Row::Object(row)) if rows.len() == PAGE => marker.clone_from(&row.name),
                     _ => break,
                 }
             }
