@@ -101,7 +101,7 @@ impl Bench {
         }
         let options =
             IndexOptions { path: self.index.clone(), cache: CACHE, max_silence: Duration::from_hours(24) };
-        namespace.with_index(Index::open(&options, Box::new(|_, _| Actor::Process)).unwrap())
+        namespace.with_index(Index::open(&options, Box::new(|_, _| Ok(Actor::Process))).unwrap())
     }
 
     fn run(&self) {

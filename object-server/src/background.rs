@@ -121,7 +121,8 @@ impl Background {
         let mut swept = Instant::now();
         loop {
             let round = async {
-                if self.namespace.index().is_some() && swept.elapsed() < SWEEP {
+                let current = self.namespace.index().is_some_and(index::Index::current);
+                if current && swept.elapsed() < SWEEP {
                     self.round_by_index(&pool, &task, &stop).await;
                 } else {
                     self.round(&pool, &task, &stop).await;

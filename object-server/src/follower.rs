@@ -64,6 +64,8 @@ struct Call {
     seen: u64,
     durable: u64,
     flushed: Instant,
+    // Whether the relay has said that nothing is missing: until then what was missed is still coming.
+    complete: bool,
 }
 
 impl Follower {
@@ -149,7 +151,7 @@ impl Follower {
         self.metrics.index.connected.set(1);
         let namespace = Arc::clone(&self.namespace);
         let (seen, durable, flushed) = (sequence, sequence, Instant::now());
-        let mut call = Call { namespace, following, epoch, seen, durable, flushed };
+        let mut call = Call { namespace, following, epoch, seen, durable, flushed, complete: false };
         // What was unproven by then is known to be so after a crash.
         call.flush().await?;
         Ok(call)
@@ -168,13 +170,14 @@ impl Call {
         })
         .await?;
         self.seen = batch.sequence;
-        if batch.newest_ns > 0 {
+        if self.complete && batch.newest_ns > 0 {
             self.heard(batch.newest_ns);
         }
         self.flush_if_due().await
     }
 
     async fn beat(&mut self, beat: &Heartbeat) -> Result<(), Ended> {
+        self.complete = beat.immediate;
         if beat.immediate {
             self.heard(beat.drained_ns);
         } else if let Some(index) = self.namespace.index() {

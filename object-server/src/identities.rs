@@ -138,17 +138,17 @@ impl Identities {
     }
 
     /// As whom the index looks at an account. Makes file-system calls.
-    pub fn actor(&self, namespace: &Namespace, account: &str) -> Actor {
-        match self.config.mode {
+    pub fn actor(&self, namespace: &Namespace, account: &str) -> namespace::Result<Actor> {
+        Ok(match self.config.mode {
             IdentityMode::Process => Actor::Process,
             IdentityMode::Fixed => self.fixed.clone().map_or(Actor::Nobody, Actor::As),
-            IdentityMode::Owner | IdentityMode::Map => match namespace.account_owner(account) {
-                Ok((uid, gid)) if self.config.allows_uid(uid) && self.config.allows_gid(gid) => {
+            IdentityMode::Owner | IdentityMode::Map => match namespace.account_owner(account)? {
+                (uid, gid) if self.config.allows_uid(uid) && self.config.allows_gid(gid) => {
                     Actor::As(Arc::new(Identity { uid, gid, groups: vec![gid] }))
                 }
                 _ => Actor::Nobody,
             },
-        }
+        })
     }
 
     fn mapped(&self, user: &str) -> Result<Arc<Identity>, Refused> {

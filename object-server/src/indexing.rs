@@ -75,13 +75,23 @@ fn scan(namespace: &Namespace, config: &config::Index, stop: &AtomicBool) {
         }
         let (progress, start) = (Progress::default(), Instant::now());
         let pace = Pace::new(config.scan_entries_per_second, &progress, stop);
-        let result = namespace.prove(config.scan_threads, stop, &|entries| pace.spend(entries), &progress);
+        let spend = |entries| {
+            if pace.spend(entries) {
+                // What was scanned stays scanned, whatever happens.
+                if let Err(error) = index.sync() {
+                    tracing::warn!(%error, "the index could not be made durable");
+                }
+            }
+        };
+        let result = namespace.prove(config.scan_threads, stop, &spend, &progress);
         pause = match result {
             Ok(false) => ROUND,
             Ok(true) => AGAIN,
             Err(error) => {
                 tracing::error!(%error, "a round of the index");
-                AGAIN
+                // Whoever calls meanwhile would have it fail again.
+                rest(AGAIN, stop);
+                Duration::ZERO
             }
         };
         if start.elapsed() > LONG {
@@ -95,6 +105,13 @@ fn scan(namespace: &Namespace, config: &config::Index, stop: &AtomicBool) {
                 "scanned"
             );
         }
+    }
+}
+
+fn rest(pause: Duration, stop: &AtomicBool) {
+    let start = Instant::now();
+    while start.elapsed() < pause && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -121,12 +138,15 @@ impl<'p> Pace<'p> {
         }
     }
 
-    fn spend(&self, entries: u64) {
+    /// True every now and then.
+    fn spend(&self, entries: u64) -> bool {
+        let mut long = false;
         let done = self.done.fetch_add(entries, Ordering::Relaxed) + entries;
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.elapsed() > LONG {
                 *told = Instant::now();
+                long = true;
                 let directories = self.progress.directories.load(Ordering::Relaxed);
                 tracing::info!(entries = done, directories, "scanning");
             }
@@ -135,9 +155,10 @@ impl<'p> Pace<'p> {
             let due = Duration::from_secs_f64(done as f64 / self.rate as f64);
             let ahead = due.saturating_sub(self.start.elapsed());
             if ahead < Duration::from_millis(5) {
-                return;
+                break;
             }
             std::thread::sleep(ahead.min(Duration::from_millis(100)));
         }
+        long
     }
 }

@@ -168,7 +168,8 @@ impl Default for Metrics {
             "orphaned_metadata_removed",
             "Metadata files whose object is gone, removed",
         );
-        let index = IndexGauges::new(&mut registry);
+        let marks = counter(&mut registry, "relay_marks", "Marks that the relay of changes sent");
+        let index = IndexGauges::new(&mut registry, marks);
         let expirer = Worker::new(&mut registry, "expirer", "Remover of expired objects");
         let hasher = Worker::new(&mut registry, "hasher", "Reader that learns missing hashes");
         let assembler = Worker::new(&mut registry, "assembler", "Assembler of static large objects");
@@ -202,21 +203,28 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
 }
 
 impl IndexGauges {
-    fn new(registry: &mut Registry) -> Self {
-        let mut gauge = |name: &str, help: &str| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
+    fn new(registry: &mut Registry, marks: Counter) -> Self {
+        let gauges = Self {
+            current: Gauge::default(),
+            containers: Gauge::default(),
+            unproven: Gauge::default(),
+            lag: Gauge::default(),
+            looks: Gauge::default(),
+            connected: Gauge::default(),
+            marks,
         };
-        Self {
-            current: gauge("index_current", "1 while listings may come from the index"),
-            containers: gauge("index_containers", "Containers and accounts in the index"),
-            unproven: gauge("index_unproven_containers", "Containers and accounts listed from the tree"),
-            lag: gauge("index_lag_seconds", "How old what the index knows is"),
-            looks: gauge("index_looks", "Names looked at since the start"),
-            connected: gauge("relay_connected", "1 while a relay of changes is followed"),
-            marks: counter(registry, "relay_marks", "Marks that the relay of changes sent"),
-        }
+        let Self { current, containers, unproven, lag, looks, connected, .. } = &gauges;
+        registry.register("index_current", "1 while listings may come from the index", current.clone());
+        registry.register("index_containers", "Containers and accounts in the index", containers.clone());
+        registry.register(
+            "index_unproven_containers",
+            "Containers and accounts listed from the tree",
+            unproven.clone(),
+        );
+        registry.register("index_lag_seconds", "How old what the index knows is", lag.clone());
+        registry.register("index_looks", "Names looked at since the start", looks.clone());
+        registry.register("relay_connected", "1 while a relay of changes is followed", connected.clone());
+        gauges
     }
 }
 

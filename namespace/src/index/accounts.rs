@@ -92,7 +92,7 @@ impl Namespace {
         account: &str,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<Option<T>> {
-        match (index.owner)(self, account) {
+        match (index.owner)(self, account)? {
             Actor::Process => work().map(Some),
             Actor::As(identity) => {
                 let _guard = identity.assume().map_err(|e| Error::io("act as the account's owner", e))?;

@@ -1,14 +1,15 @@
 //! One transaction: observations become rows, and what hangs on them (counters, side tables) changes with them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, ControlFlow};
 
 use lustre::fs::Fid;
 
 use super::engine::Write;
+use super::look::child_ids;
 use super::row::{
-    self, Container, DIRECTORIES, Directory, Entry, Id, Kind, LIMBO, Level, Object, TOP, container_key,
-    directory_key, fid_key, left_key, meta_key, pending_key, row_key,
+    self, Container, Directory, Entry, Id, Kind, LIMBO, Level, Object, TOP, container_key, directory_key,
+    fid_key, left_key, meta_key, pending_key, row_key,
 };
 use crate::error::Result;
 use crate::name::{Context, MAX_OBJECT};
@@ -27,6 +28,10 @@ pub(super) struct Seen {
     pub(super) unserved: Option<&'static str>,
     /// Bytes that it adds to the name.
     pub(super) len: u64,
+    /// Whether a symbolic link is there.
+    pub(super) link: bool,
+    /// Whether it was found by its path, which holds only while its directory is where it was.
+    pub(super) by_path: bool,
 }
 
 /// A directory's key and, if it is there, what it is.
@@ -60,8 +65,8 @@ pub(super) struct Made {
     /// Directories that were not known before, and are to be scanned.
     pub(super) fresh: Vec<Id>,
     /// Other names of files that changed, to be looked at: directory and text.
-    pub(super) kin: Vec<(Id, String)>,
-    /// There are files of which not all names are known.
+    pub(super) kin: BTreeSet<(Id, String)>,
+    /// There are files of which not all names are known, or links whose targets are not.
     pub(super) search: bool,
 }
 
@@ -165,6 +170,7 @@ impl<'t> Change<'t> {
     pub(super) fn apply(&mut self, seen: &Seen) -> Result<()> {
         let Some(holder) = self.holder(seen.dir)? else { return Ok(()) };
         if let Some((text, object)) = &seen.object {
+            self.set_link(seen.dir, holder, text, seen.link)?;
             self.set_object(seen.dir, holder, text, object.as_ref())?;
         }
         if let Some(directory) = &seen.directory {
@@ -211,7 +217,43 @@ impl<'t> Change<'t> {
         if come > 0 {
             self.stretch(dir, text.len() as u64)?;
         }
+        // Links are looked at all together, whatever they lead to.
+        let link = old.iter().chain(new).any(|object| object.links == Some(0));
+        if come != gone && !link {
+            self.doubt_links(dir)?;
+        }
         self.live_changed(dir, lived)
+    }
+
+    fn set_link(&mut self, dir: Id, holder: Id, text: &str, link: bool) -> Result<()> {
+        let key = row::link_key(dir, text);
+        if self.store.get(&key)?.is_some() == link {
+            return Ok(());
+        }
+        let count = |old: u64| if link { old + 1 } else { old.saturating_sub(1) };
+        if link {
+            self.store.put(&key, &[])?;
+        } else {
+            self.store.remove(&key)?;
+        }
+        self.alter(dir, |d| d.links = count(d.links))?;
+        self.alter_container(holder, |c| c.links = count(c.links))?;
+        self.doubt_links(dir)
+    }
+
+    /// A name came or went, so that links of its container may lead elsewhere.
+    fn doubt_links(&mut self, dir: Id) -> Result<()> {
+        let Some(holder) = self.holder(dir)? else { return Ok(()) };
+        if self.container(holder)?.links > 0 {
+            self.alter_container(holder, |c| c.unsure += 1)?;
+            self.made.search = true;
+        }
+        Ok(())
+    }
+
+    /// The links of a container were looked at, since it had `doubts`.
+    pub(super) fn believe_links(&mut self, container: Id, doubts: u64) -> Result<()> {
+        self.alter_container(container, |c| c.unsure = if c.unsure == doubts { 0 } else { c.unsure })
     }
 
     /// What is to be done for an object one day.
@@ -268,7 +310,17 @@ impl<'t> Change<'t> {
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
-            self.made.kin.append(&mut kin);
+            for (id, other) in kin {
+                let shown = self.store.get(&row_key(id, Kind::Object, &other))?;
+                let shown = shown.map(|bytes| Object::decode(&bytes)).transpose()?;
+                // What shows the same already needs no look.
+                let same = |row: &Object, new: &Object| {
+                    row.ino == new.ino && row.ctime_ns == new.ctime_ns && row.size == new.size && !row.racy
+                };
+                if !shown.zip(new).is_some_and(|(row, new)| same(&row, new)) {
+                    self.made.kin.insert((id, other));
+                }
+            }
             if new.is_some_and(|new| new.ino == ino && new.links.is_some_and(|links| links > names)) {
                 self.store.put(&row::search_key(account, ino), &[])?;
                 self.made.search = true;
@@ -368,6 +420,7 @@ impl<'t> Change<'t> {
         if let Some(old) = old {
             self.detach(old)?;
         }
+        self.doubt_links(dir)?;
         match known {
             Some(known) if self.may_move(known, dir, seen)? => self.relocate(known, dir, file, seen),
             _ => self.create(account, dir, file, seen, fid).map(drop),
@@ -466,6 +519,7 @@ impl<'t> Change<'t> {
             objects: 0,
             bytes: 0,
             unhashed: 0,
+            links: 0,
             live: 0,
             longest: 0,
             pending: false,
@@ -524,6 +578,7 @@ impl<'t> Change<'t> {
     fn detach(&mut self, id: Id) -> Result<()> {
         let Some(parent) = self.directory(id)?.map(|d| d.parent) else { return Ok(()) };
         let before = self.prefix_len(parent)?;
+        self.doubt_links(id)?;
         self.unlink(id)?;
         self.alter(id, |d| d.parent = LIMBO)?;
         self.left.push((id, before));
@@ -548,6 +603,7 @@ impl<'t> Change<'t> {
 
     /// Gives a directory, with all beneath it, another place.
     fn relocate(&mut self, id: Id, dir: Id, file: &[u8], seen: &SeenDirectory) -> Result<()> {
+        self.doubt_links(id)?;
         self.unlink(id)?;
         self.left.retain(|(left, _)| *left != id);
         self.alter(id, |d| {
@@ -566,9 +622,16 @@ impl<'t> Change<'t> {
         }
         self.stretch(dir, directory.longest + seen.text.len() as u64)?;
         self.add_sums(id, true)?;
-        if directory.epoch != self.epoch {
+        self.doubt_links(id)?;
+        if seen.level == Level::Object {
             // Whoever proves the container may have been here already, and not yet where it was.
-            self.set_pending(id, true)?;
+            let (mut stack, epoch) = (vec![id], self.epoch);
+            while let Some(next) = stack.pop() {
+                if self.directory(next)?.is_some_and(|d| d.epoch != epoch) {
+                    self.set_pending(next, true)?;
+                }
+                stack.extend(self.children(next)?);
+            }
         }
         self.touched(id, seen.changed)
     }
@@ -580,13 +643,14 @@ impl<'t> Change<'t> {
             return Ok(());
         }
         let Some(holder) = self.holder(id)? else { return Ok(()) };
-        let (mut objects, mut bytes, mut pending) = (0, 0, 0);
+        let (mut objects, mut bytes, mut pending, mut links) = (0, 0, 0, 0);
         let mut stack = vec![id];
         while let Some(next) = stack.pop() {
             let Some(directory) = self.directory(next)? else { continue };
             objects += directory.objects;
             bytes += directory.bytes;
             pending += u64::from(directory.pending);
+            links += directory.links;
             stack.extend(self.children(next)?);
         }
         let sum = |old: u64, by: u64| if add { old.saturating_add(by) } else { old.saturating_sub(by) };
@@ -594,32 +658,31 @@ impl<'t> Change<'t> {
             c.objects = sum(c.objects, objects);
             c.bytes = sum(c.bytes, bytes);
             c.pending = sum(c.pending, pending);
+            c.links = sum(c.links, links);
         })
     }
 
     /// Notes that a directory was scanned in this epoch; returns the directories in it that were not.
     pub(super) fn scanned(&mut self, id: Id, epoch: u64) -> Result<Vec<Id>> {
+        let waited = self.directory(id)?.is_some_and(|d| d.pending);
         self.alter(id, |d| d.epoch = epoch)?;
-        self.set_pending(id, false)?;
         let mut below = Vec::new();
         for child in self.children(id)? {
             if self.directory(child)?.is_some_and(|d| d.epoch != epoch) {
                 below.push(child);
+                // Nobody else may come by: all beneath waits in its stead.
+                if waited {
+                    self.set_pending(child, true)?;
+                }
             }
         }
+        self.set_pending(id, false)?;
         Ok(below)
     }
 
     /// The directories in a directory.
-    pub(super) fn children(&self, id: Id) -> Result<Vec<Id>> {
-        let mut children = Vec::new();
-        let (from, to) = (row_key(id, DIRECTORIES[0], ""), row::after(&row_key(id, DIRECTORIES[2], "")));
-        let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.store.scan((Bound::Included(&from), to), false, &mut |_, value| {
-            children.push(Entry::decode(value)?.id);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(children)
+    fn children(&self, id: Id) -> Result<Vec<Id>> {
+        child_ids(&*self.store, id)
     }
 
     /// Removes rows of what left the tree, at most about `most`; true if something is left to do.
@@ -656,6 +719,7 @@ impl<'t> Change<'t> {
                 let gone = Object::decode(value)?;
                 self.set_tasks(id, text, Some(&gone), None)?;
                 self.set_kin(id, text, Some(&gone), None)?;
+                self.store.remove(&row::link_key(id, text))?;
             } else {
                 let below = Entry::decode(value)?.id;
                 self.alter(below, |d| d.parent = LIMBO)?;
@@ -684,15 +748,16 @@ impl<'t> Change<'t> {
         for key in keys {
             self.store.remove(&key)?;
         }
-        let mut unserved = Vec::new();
-        let from = row::unserved_key(id, b"");
-        let to = row::after(&from);
-        let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.store.scan((Bound::Included(&from), to), false, &mut |key, _| {
-            unserved.push(key.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for key in unserved {
+        let mut rest = Vec::new();
+        for from in [row::unserved_key(id, b""), row::link_key(id, "")] {
+            let to = row::after(&from);
+            let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            self.store.scan((Bound::Included(&from), to), false, &mut |key, _| {
+                rest.push(key.to_vec());
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        for key in rest {
             self.store.remove(&key)?;
         }
         Ok(())

@@ -206,6 +206,8 @@ impl Lister<'_> {
                         return Ok(Some(Next::Rolled(full)));
                     }
                 }
+                // Nothing to be listed is beneath.
+                _ if self.leaf == Kind::Object && !entry.live => {}
                 _ => self.open(entry.id, &full)?,
             }
         }

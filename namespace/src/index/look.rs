@@ -1,12 +1,13 @@
 //! Looks: what is there now under a name of a directory.
 
+use std::ops::{Bound, ControlFlow};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use lustre::sys::{self, Kind as FileKind, OFlags, Stat, Symlinks};
 
 use super::change::{Seen, SeenDirectory};
 use super::engine::Read;
-use super::row::{self, Directory, Id, Kind, LIMBO, Level, Object, TOP, directory_key, row_key};
+use super::row::{self, DIRECTORIES, Directory, Id, Kind, LIMBO, Level, Object, TOP, directory_key, row_key};
 use crate::error::{Error, Result, Step, is_absent};
 use crate::metadata::Metadata;
 use crate::name::{self, Context, Entry, Own, Unnameable};
@@ -39,6 +40,18 @@ pub(super) struct Reached<'w> {
 
 pub(super) fn directory(read: &dyn Read, id: Id) -> Result<Option<Directory>> {
     read.get(&directory_key(id))?.map(|bytes| Directory::decode(&bytes)).transpose()
+}
+
+/// The directories in a directory.
+pub(super) fn child_ids(read: &dyn Read, id: Id) -> Result<Vec<Id>> {
+    let mut children = Vec::new();
+    let (from, to) = (row_key(id, DIRECTORIES[0], ""), row::after(&row_key(id, DIRECTORIES[2], "")));
+    let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    read.scan((Bound::Included(&from), to), false, &mut |_, value| {
+        children.push(row::Entry::decode(value)?.id);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(children)
 }
 
 /// Where a directory is; `None` if it is not in the tree.
@@ -175,18 +188,24 @@ impl Namespace {
         let mut fid = None;
         match now.map(|stat| (stat.kind, stat)) {
             None => {
-                if nameable && reached.scope.moved_lately()? {
+                if nameable && in_transit(reached, &seen.file)? {
+                    seen.by_path = true;
                     object = self.row_located(&reached.scope, &path)?;
                 }
             }
             Some((FileKind::File, stat)) if nameable => {
                 object = self.row_of_file(at, reached, seen, text, (&stat, began), read)?;
             }
-            Some((FileKind::Symlink, _)) if nameable => object = self.row_located(&reached.scope, &path)?,
+            Some((FileKind::Symlink, _)) if nameable => {
+                (seen.link, seen.by_path) = (true, true);
+                object = self.row_located(&reached.scope, &path)?;
+            }
             Some((FileKind::Directory, _)) => {
                 if let Some(inner) = open_path(dir, &seen.file)? {
                     fid = Some(self.fs.fid(inner.as_fd()).step("read the directory's identity")?);
-                    if nameable && self.may_be_object(&reached.scope, inner.as_fd())? {
+                    let within = nameable && self.may_be_object(&reached.scope, inner.as_fd())?;
+                    if within || nameable && in_transit(reached, &seen.file)? {
+                        seen.by_path = true;
                         object = self.row_located(&reached.scope, &path)?;
                     }
                 }
@@ -242,6 +261,7 @@ impl Namespace {
         let began = sys::now_ns();
         let stat = sys::stat(fd.as_fd()).step("stat")?;
         if stat.kind != FileKind::File {
+            seen.by_path = true;
             return self.row_located(&reached.scope, &place::join(&at.path, &seen.file));
         }
         let row = self
@@ -277,9 +297,7 @@ impl Namespace {
 
     /// Whether a directory may be an object, or hold the one of its name.
     fn may_be_object(&self, scope: &Scope<'_>, dir: BorrowedFd<'_>) -> Result<bool> {
-        Ok(stat(dir, name::SELF)?.is_some()
-            || scope.read_directory(dir)?.metadata().marker
-            || scope.moved_lately()?)
+        Ok(stat(dir, name::SELF)?.is_some() || scope.read_directory(dir)?.metadata().marker)
     }
 
     fn row_located(&self, scope: &Scope<'_>, path: &[u8]) -> Result<Option<Object>> {
@@ -316,8 +334,15 @@ impl Seen {
             directory: None,
             unserved: None,
             len: file.len() as u64,
+            link: false,
+            by_path: false,
         }
     }
+}
+
+/// Whether the object of a file name may be on its way between its places, or was left there by a crash.
+fn in_transit(reached: &Reached<'_>, file: &[u8]) -> Result<bool> {
+    Ok(stat(reached.dir.as_fd(), &name::transit_of(file))?.is_some() || reached.scope.moved_lately()?)
 }
 
 fn stat(dir: BorrowedFd<'_>, file: &[u8]) -> Result<Option<Stat>> {

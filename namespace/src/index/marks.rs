@@ -1,6 +1,7 @@
 //! From marks, and from requests of our own, to rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Bound, ControlFlow};
 use std::sync::PoisonError;
 
 use lustre::fs::Fid;
@@ -28,7 +29,7 @@ const FRESH_AT_ONCE: usize = 1_000;
 const NOTES: usize = 128;
 
 /// Names to look at, by directory.
-type Names = Vec<(Id, BTreeSet<Vec<u8>>)>;
+pub(super) type Names = Vec<(Id, BTreeSet<Vec<u8>>)>;
 
 /// The names of one directory that a batch of marks tells of.
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ struct Marked {
     below: bool,
     /// Names of what came from where nobody watches.
     arrived: Vec<Vec<u8>>,
+    /// Whether the path leads anywhere.
+    astray: bool,
 }
 
 impl Namespace {
@@ -58,12 +61,25 @@ impl Namespace {
             self.look_for_accounts(index)?;
             accounts = index.accounts(&*index.read()?)?;
         }
+        let known = index.directories_of(marks)?;
         for account in &accounts {
-            let marked = marked_in(account, marks);
+            if marks.iter().any(|mark| moves_account(mark, &account.path)) {
+                index.scan_below(account.id)?;
+            }
+            let marked = marked_in(account, &known, marks);
             if marked.is_empty() {
                 continue;
             }
-            self.acting(index, &account.name, || self.observe_in(index, account, marked))?;
+            match self.acting(index, &account.name, || self.observe_in(index, account, marked)) {
+                Ok(Some(())) => {}
+                Err(error @ Error::Index(_)) => return Err(error),
+                // The marks are not looked at: nothing of the account is proven any more.
+                Ok(None) => index.scan_below(account.id)?,
+                Err(error) => {
+                    tracing::warn!(account = account.name, %error, "marks could not be looked at");
+                    index.scan_below(account.id)?;
+                }
+            }
         }
         Ok(())
     }
@@ -119,6 +135,9 @@ impl Namespace {
 
     /// Looks at every directory on the way to the marked one, and at the names in it.
     fn follow_hint(&self, index: &Index, account: Id, marked: &Marked) -> Result<()> {
+        if marked.astray {
+            return Ok(());
+        }
         let mut at = account;
         let parts: Vec<&[u8]> = marked.path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
         for (depth, part) in parts.iter().enumerate() {
@@ -157,7 +176,10 @@ impl Namespace {
                 Ok(None) => index.call(),
                 Err(error @ Error::Index(_)) => return Err(error),
                 // It stays to be scanned, and its container unproven.
-                Err(error) => tracing::debug!(%error, "a new directory could not be scanned"),
+                Err(error) => {
+                    tracing::debug!(%error, "a new directory could not be scanned");
+                    index.call();
+                }
             }
         }
         Ok(())
@@ -191,6 +213,7 @@ impl Namespace {
                         continue;
                     }
                 };
+                let first = seen.len();
                 for file in files {
                     match normal(&at.directory, &file) {
                         Normal::Here(file) => match self.look_at(&at, &reached, file, &*read) {
@@ -201,6 +224,11 @@ impl Namespace {
                         Normal::Nothing => {}
                     }
                 }
+                // What was found by its path holds only if the directory was there all the time.
+                if seen[first..].iter().any(|one| one.by_path) && !matches!(self.reach(&at), Ok(Some(_))) {
+                    seen.truncate(first);
+                    failed.push((id, Error::Contended { what: "looking into a directory that moves" }));
+                }
             }
             drop(read);
             let Committed { mut again, made } = index.commit(look, &seen, None)?;
@@ -210,12 +238,7 @@ impl Namespace {
             if again.is_empty() {
                 return Ok(fresh);
             }
-            for (id, file) in again {
-                match names.iter_mut().find(|(known, _)| *known == id) {
-                    Some((_, files)) => _ = files.insert(file),
-                    None => names.push((id, BTreeSet::from([file]))),
-                }
-            }
+            names = by_directory(again);
         }
         let rest = names.into_iter().map(|(id, _)| (id, Error::Contended { what: "looking at a name" }));
         self.leave_to_scanner(index, rest.collect())?;
@@ -305,8 +328,16 @@ impl Namespace {
             if let Some(id) = id {
                 names.push((id, files.clone()));
             }
-            astray
-                .push((id, Marked { path: path.to_vec(), names: files, below: false, arrived: Vec::new() }));
+            astray.push((
+                id,
+                Marked {
+                    path: path.to_vec(),
+                    names: files,
+                    below: false,
+                    arrived: Vec::new(),
+                    astray: false,
+                },
+            ));
         }
         drop(read);
         let missing = self.look_and_settle(index, names)?;
@@ -335,20 +366,61 @@ fn descend(read: &dyn Read, from: Id, path: &[u8]) -> Result<Option<Id>> {
 impl Index {
     /// A directory and all beneath it is to be scanned, also what is being scanned now.
     fn scan_below(&self, id: Id) -> Result<()> {
-        let mut all = Vec::new();
         self.change(&mut |change| {
-            all = change.set_pending_below(id)?;
+            let all = change.set_pending_below(id)?;
+            // Within the transaction: a scan ends in one of its own, before or after this.
+            let mut recent = self.recent();
+            for id in all {
+                if let Some(scan) = recent.scans.get_mut(&id) {
+                    scan.again = true;
+                }
+            }
             Ok(())
         })?;
-        let mut recent = self.recent();
-        for id in all {
-            if let Some(scan) = recent.scans.get_mut(&id) {
-                scan.again = true;
-            }
-        }
-        drop(recent);
         self.call();
         Ok(())
+    }
+
+    /// The accounts in which the directories are known that marks tell of, by their identity, wherever they are now.
+    fn directories_of(&self, marks: &[Mark]) -> Result<HashMap<Fid, Vec<Id>>> {
+        let read = self.read()?;
+        let mut known = HashMap::new();
+        let mut find = |fid: &Fid| -> Result<()> {
+            if known.contains_key(fid) {
+                return Ok(());
+            }
+            let prefix = row::fid_prefix(fid);
+            let end = row::after(&prefix);
+            let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut accounts = Vec::new();
+            read.scan((Bound::Included(&prefix), end), false, &mut |key, _| {
+                accounts.extend(row::id_in(key, prefix.len()));
+                Ok(ControlFlow::Continue(()))
+            })?;
+            known.insert(*fid, accounts);
+            Ok(())
+        };
+        for mark in marks {
+            match mark {
+                Mark::Entry(spot) => find(&spot.dir)?,
+                Mark::Moved { from, to } => from.iter().chain(to).try_for_each(|spot| find(&spot.dir))?,
+                Mark::Below { dir, .. } => find(dir)?,
+                Mark::Everything => {}
+            }
+        }
+        Ok(known)
+    }
+}
+
+/// Whether a mark tells that an account's directory is another, or all beneath it unknown.
+fn moves_account(mark: &Mark, account: &[u8]) -> bool {
+    let at_or_above = |path: &[u8]| beneath(account, path).is_some();
+    match mark {
+        Mark::Moved { from, to } => {
+            from.iter().chain(to).any(|spot| at_or_above(&place::join(&spot.path, &spot.name)))
+        }
+        Mark::Below { path, .. } => at_or_above(path),
+        Mark::Entry(_) | Mark::Everything => false,
     }
 }
 
@@ -376,8 +448,20 @@ fn normal<'f>(directory: &row::Directory, file: &'f [u8]) -> Normal<'f> {
     }
 }
 
+/// Names by the directories that they are in.
+pub(super) fn by_directory(names: Vec<(Id, Vec<u8>)>) -> Names {
+    let mut all = BTreeMap::<Id, BTreeSet<Vec<u8>>>::new();
+    for (id, file) in names {
+        all.entry(id).or_default().insert(file);
+    }
+    all.into_iter().collect()
+}
+
 /// Directories and file names of rows.
-pub(super) fn files_of(read: &dyn Read, rows: Vec<(Id, String)>) -> Result<Vec<(Id, Vec<u8>)>> {
+pub(super) fn files_of(
+    read: &dyn Read,
+    rows: impl IntoIterator<Item = (Id, String)>,
+) -> Result<Vec<(Id, Vec<u8>)>> {
     let mut files = Vec::new();
     for (id, text) in rows {
         if let Some(at) = place_of(read, id)? {
@@ -428,17 +512,18 @@ fn beneath<'p>(path: &'p [u8], base: &[u8]) -> Option<&'p [u8]> {
     if rest.is_empty() || base.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
 }
 
-/// The marks that lie in an account, by directory.
-fn marked_in(account: &Known, marks: &[Mark]) -> HashMap<Fid, Marked> {
+/// The marks that lie in an account, or tell of a directory that the index has there, by directory.
+fn marked_in(account: &Known, known: &HashMap<Fid, Vec<Id>>, marks: &[Mark]) -> HashMap<Fid, Marked> {
     let mut all: HashMap<Fid, Marked> = HashMap::new();
     let mut add = |fid: &Fid, path: &[u8], name: Option<&[u8]>| {
-        let Some(path) = beneath(path, &account.path) else { return };
         // The service's own directories hold no names.
-        if path.starts_with(name::SERVICE) {
+        let path = beneath(path, &account.path).filter(|path| !path.starts_with(name::SERVICE));
+        if path.is_none() && !known.get(fid).is_some_and(|accounts| accounts.contains(&account.id)) {
             return;
         }
         let marked = all.entry(*fid).or_default();
-        marked.path = path.to_vec();
+        marked.astray = path.is_none();
+        marked.path = path.unwrap_or_default().to_vec();
         match name {
             Some(name) => _ = marked.names.insert(name.to_vec()),
             None => marked.below = true,
@@ -452,7 +537,8 @@ fn marked_in(account: &Known, marks: &[Mark]) -> HashMap<Fid, Marked> {
                 for spot in from.iter().chain(to) {
                     add(&spot.dir, &spot.path, Some(&spot.name));
                 }
-                if let (None, Some(to)) = (from, to) {
+                let outside = |from: &Spot| beneath(&from.path, &account.path).is_none();
+                if let Some(to) = to.as_ref().filter(|_| from.as_ref().is_none_or(outside)) {
                     arrived.push(to);
                 }
             }

@@ -62,7 +62,7 @@ pub enum Actor {
 }
 
 /// Tells as whom an account is looked at. May make calls to the file system.
-pub type Owner = Box<dyn Fn(&crate::Namespace, &str) -> Actor + Send + Sync>;
+pub type Owner = Box<dyn Fn(&crate::Namespace, &str) -> Result<Actor> + Send + Sync>;
 
 /// How an index behaves.
 #[derive(Debug, Clone)]
@@ -89,6 +89,8 @@ pub struct Index {
     // Paths that requests of our own changed, by account; and who looks at them.
     notes: Mutex<HashMap<String, BTreeSet<Vec<u8>>>>,
     turns: Locks,
+    // Who scans a directory.
+    scans: Locks,
     waiting: Mutex<bool>,
     wake: Condvar,
 }
@@ -189,6 +191,7 @@ impl Index {
             looks: AtomicU64::new(0),
             notes: Mutex::default(),
             turns: Locks::new(),
+            scans: Locks::new(),
             waiting: Mutex::new(false),
             wake: Condvar::new(),
         };
@@ -208,14 +211,19 @@ impl Index {
 
     /// Changes may have been lost: nothing is proven until it was scanned once more.
     pub fn lost(&self) -> Result<()> {
-        let epoch = self.epoch.load(Ordering::SeqCst) + 1;
         let result = self.engine.write(true, &mut |store| {
+            let stored = store.get(&meta_key("epoch"))?.map_or(Ok(0), |bytes| row::read_number(&bytes))?;
+            // Whatever else fails, nothing that was proven until now is from here on.
+            let epoch = self.epoch.fetch_max(stored, Ordering::SeqCst).max(stored) + 1;
+            self.epoch.fetch_max(epoch, Ordering::SeqCst);
             store.put(&meta_key("format"), &row::number(FORMAT))?;
             store.put(&meta_key("epoch"), &row::number(epoch))
         });
-        self.epoch.store(epoch, Ordering::SeqCst);
-        self.call();
-        self.noting(result)
+        let result = self.noting(result);
+        if result.is_ok() {
+            self.call();
+        }
+        result
     }
 
     /// All that happened up to `lag` ago is in the index.
@@ -252,7 +260,7 @@ impl Index {
             &mut |_, value| {
                 let sums = row::Container::decode(value)?;
                 all += 1;
-                unproven += u64::from(sums.pending > 0 || sums.epoch != epoch);
+                unproven += u64::from(!sums.is_proven(epoch));
                 Ok(ControlFlow::Continue(()))
             },
         )?;
@@ -263,6 +271,12 @@ impl Index {
     /// `checkpoint`: to be asked for after a restart, see [`Index::checkpoint`].
     pub fn flush(&self, checkpoint: &[u8]) -> Result<()> {
         let result = self.engine.write(true, &mut |store| store.put(&meta_key("checkpoint"), checkpoint));
+        self.noting(result)
+    }
+
+    /// As [`Index::flush`], with the checkpoint as it was: what was scanned need not be scanned again after a crash.
+    pub fn sync(&self) -> Result<()> {
+        let result = self.engine.write(true, &mut |_| Ok(()));
         self.noting(result)
     }
 
@@ -279,11 +293,10 @@ impl Index {
     /// After a failed write nothing here can be relied on: listings come from the tree until a write succeeds and all was
     /// scanned once more.
     fn noting<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(Error::Index(error)) = &result {
-            if !self.broken.swap(true, Ordering::SeqCst) {
-                tracing::error!(%error, "the index failed; listings come from the tree");
-            }
-            self.call();
+        if let Err(Error::Index(error)) = &result
+            && !self.broken.swap(true, Ordering::SeqCst)
+        {
+            tracing::error!(%error, "the index failed; listings come from the tree");
         }
         result
     }

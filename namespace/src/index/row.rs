@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `m` name | what the index says of itself |
 //! | `d` id | a [`Directory`] |
-//! | `f` account, FID | the id of the directory with that FID |
+//! | `f` FID after its length, account | the id of the directory with that FID |
 //! | `r` parent, kind, text | an [`Object`] or an [`Entry`] |
 //! | `c` id | a [`Container`] |
 //! | `p` id | the directory is to be scanned |
@@ -14,6 +14,7 @@
 //! | `s` parent, text | it is a manifest whose segments are not assembled |
 //! | `n` account, inode, parent, text | nothing: the row's file has other names; a byte: the row is a symbolic link to it |
 //! | `k` account, inode | the file has names that are not known to be its |
+//! | `y` parent, text | the entry is a symbolic link, whatever it leads to |
 //! | `u` parent, file name | a label: why the file has no name |
 //!
 //! Ids are eight bytes, big-endian. Values are fields in a fixed order: numbers as LEB128, byte strings after their length.
@@ -85,6 +86,8 @@ pub(super) struct Directory {
     pub(super) bytes: u64,
     /// Objects in it whose MD5 is not known.
     pub(super) unhashed: u64,
+    /// Symbolic links in it.
+    pub(super) links: u64,
     /// Directories in it beneath which there is an object.
     pub(super) live: u64,
     /// No name beneath it is longer than its own and this.
@@ -114,6 +117,10 @@ pub(super) struct Container {
     pub(super) epoch: u64,
     /// When it was made or last changed, in units of [`Timestamp`].
     pub(super) changed: u64,
+    /// Symbolic links in it.
+    pub(super) links: u64,
+    /// Changes since its links were looked at that may have given one another target; 0: none.
+    pub(super) unsure: u64,
 }
 
 /// An object's row.
@@ -175,8 +182,23 @@ pub(super) fn left_key(id: Id) -> Vec<u8> {
 }
 
 pub(super) fn fid_key(account: Id, fid: &Fid) -> Vec<u8> {
-    let mut key = with_id(b'f', account);
-    key.extend_from_slice(fid.as_bytes());
+    let mut key = fid_prefix(fid);
+    key.extend_from_slice(&account.to_be_bytes());
+    key
+}
+
+/// What the keys of a directory's FID begin with, in whatever accounts it is.
+pub(super) fn fid_prefix(fid: &Fid) -> Vec<u8> {
+    let bytes = fid.as_bytes();
+    let mut key = Vec::with_capacity(2 + bytes.len() + 8);
+    key.extend_from_slice(&[b'f', bytes.len() as u8]);
+    key.extend_from_slice(bytes);
+    key
+}
+
+pub(super) fn link_key(parent: Id, text: &str) -> Vec<u8> {
+    let mut key = with_id(b'y', parent);
+    key.extend_from_slice(text.as_bytes());
     key
 }
 
@@ -342,13 +364,14 @@ impl Directory {
             objects,
             bytes,
             unhashed,
+            links,
             live,
             longest,
             pending,
             epoch,
         } = self;
         let mut out = vec![*level as u8, *kind as u8, u8::from(*pending)];
-        for number in [*parent, *account, *objects, *bytes, *unhashed, *live, *longest, *epoch] {
+        for number in [*parent, *account, *objects, *bytes, *unhashed, *links, *live, *longest, *epoch] {
             put(&mut out, number);
         }
         put_bytes(&mut out, text.as_bytes());
@@ -361,11 +384,11 @@ impl Directory {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields(bytes);
         let [level, kind, pending] = fields.array()?;
-        let mut numbers = [0; 8];
+        let mut numbers = [0; 9];
         for number in &mut numbers {
             *number = fields.number()?;
         }
-        let [parent, account, objects, held, unhashed, live, longest, epoch] = numbers;
+        let [parent, account, objects, held, unhashed, links, live, longest, epoch] = numbers;
         Ok(Self {
             parent,
             account,
@@ -378,6 +401,7 @@ impl Directory {
             objects,
             bytes: held,
             unhashed,
+            links,
             live,
             longest,
             pending: pending != 0,
@@ -406,10 +430,15 @@ impl Entry {
 }
 
 impl Container {
+    /// Whether listings may come from here, as far as it says.
+    pub(super) fn is_proven(self, epoch: u64) -> bool {
+        self.pending == 0 && self.unsure == 0 && self.epoch == epoch
+    }
+
     pub(super) fn encode(self) -> Vec<u8> {
-        let Self { objects, bytes, pending, epoch, changed } = self;
+        let Self { objects, bytes, pending, epoch, changed, links, unsure } = self;
         let mut out = Vec::new();
-        for number in [objects, bytes, pending, epoch, changed] {
+        for number in [objects, bytes, pending, epoch, changed, links, unsure] {
             put(&mut out, number);
         }
         out
@@ -423,6 +452,8 @@ impl Container {
             pending: fields.number()?,
             epoch: fields.number()?,
             changed: fields.number()?,
+            links: fields.number()?,
+            unsure: fields.number()?,
         })
     }
 }

@@ -11,8 +11,8 @@ use lustre::sys;
 
 use super::Index;
 use super::engine::Read;
-use super::look::{Reached, Where, directory, file_of, place_of};
-use super::row::{self, Container, DIRECTORIES, Id, Kind, LIMBO, Level, ROW_TEXT, container_key, row_key};
+use super::look::{Reached, Where, child_ids, directory, file_of, place_of};
+use super::row::{self, Container, Id, Kind, LIMBO, Level, ROW_TEXT, container_key, row_key};
 use crate::Namespace;
 use crate::error::{Error, Result, Step};
 use crate::name::{self, Entry, Own};
@@ -90,11 +90,25 @@ impl Namespace {
             }
             return Ok(Some(Vec::new()));
         };
+        let _turn = index.scans.lock(id);
         let epoch = index.epoch.load(Ordering::SeqCst);
         index.recent().scans.insert(id, Scanning::default());
-        let counted = self.look_at_entries(index, &at, &reached, limit);
-        let Scanning { disturbed, again } = index.recent().scans.remove(&id).unwrap_or_default();
-        let Some(counted) = counted? else { return Ok(None) };
+        let below = self.scan_reached(index, &at, &reached, limit, epoch);
+        index.recent().scans.remove(&id);
+        below
+    }
+
+    fn scan_reached(
+        &self,
+        index: &Index,
+        at: &Where,
+        reached: &Reached<'_>,
+        limit: usize,
+        epoch: u64,
+    ) -> Result<Option<Vec<Id>>> {
+        let id = at.id;
+        let Some(counted) = self.look_at_entries(index, at, reached, limit)? else { return Ok(None) };
+        let disturbed = index.recent().scans.get(&id).is_none_or(|scan| scan.disturbed);
         let now = directory(&*index.read()?, id)?;
         let rows = |read: &dyn Read| -> Result<u64> { Ok(child_ids(read, id)?.len() as u64) };
         // Every entry has its row now; as many rows as entries means that no row is without one.
@@ -102,17 +116,18 @@ impl Namespace {
             && now.is_some_and(|now| now.objects == counted.objects)
             && rows(&*index.read()?)? == counted.directories;
         if !even {
-            self.look_at_rows(index, &at)?;
+            self.look_at_rows(index, at)?;
         }
-        if again {
-            return Ok(None);
-        }
-        let mut below = Vec::new();
+        let mut below = None;
         index.change(&mut |change| {
-            below = change.scanned(id, epoch)?;
+            // Changes were lost meanwhile: it stays to be scanned.
+            if index.recent().scans.get(&id).is_some_and(|scan| scan.again) {
+                return Ok(());
+            }
+            below = Some(change.scanned(id, epoch)?);
             Ok(())
         })?;
-        Ok(Some(below))
+        Ok(below)
     }
 
     /// Looks at every entry; `None` if there are more than `limit`.
@@ -174,16 +189,18 @@ impl Namespace {
             seen.push(one);
         }
         drop(read);
+        // What was found by its path holds only if the directory was there all the time.
+        if seen.iter().any(|one| one.by_path) && self.reach(at)?.is_none() {
+            return Err(Error::Contended { what: "scanning a directory that moves" });
+        }
         let committed = index.commit(look, &seen, Some(at.id))?;
         // Others were quicker, and their rows are as new as ours would be; but one more look costs little.
         let mut again = committed.again;
         again.extend(super::marks::files_of(&*index.read()?, committed.made.kin)?);
-        let names: Vec<(Id, BTreeSet<Vec<u8>>)> =
-            again.into_iter().map(|(id, file)| (id, BTreeSet::from([file]))).collect();
-        if names.is_empty() {
+        if again.is_empty() {
             return Ok(());
         }
-        self.look_at_all(index, names, &mut Vec::new()).map(drop)
+        self.look_at_all(index, super::marks::by_directory(again), &mut Vec::new()).map(drop)
     }
 
     /// What a crash left in transit is put back first.
@@ -262,7 +279,7 @@ impl Namespace {
         let Some(index) = &self.index else { return Ok(false) };
         index.mend()?;
         self.look_for_accounts(index)?;
-        let mut left = !self.scan_pending(index, stop, pace)?;
+        let mut left = !self.scan_pending(index, threads, stop, pace, progress)?;
         for account in index.accounts(&*index.read()?)? {
             let containers = match self.acting(index, &account.name, || self.prove_account(index, account.id))
             {
@@ -279,27 +296,28 @@ impl Namespace {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(true);
                 }
-                let crew = Crew {
-                    stack: Mutex::new((vec![container], 0)),
-                    more: Condvar::new(),
-                    failed: AtomicBool::new(false),
-                    stop,
-                    pace,
-                    progress,
-                };
+                let crew = Crew::new(container, stop, pace, progress);
                 let proven = self.prove_container(index, &account.name, container, threads, &crew)?;
                 left |= !proven;
                 let counter = if proven { &progress.proven } else { &progress.failed };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         }
+        self.look_at_links(index)?;
         self.find_kin(index, stop)?;
         self.reap_index(index, stop)?;
         Ok(left)
     }
 
     /// Scans single directories that wait for it; true if that did all of them.
-    fn scan_pending(&self, index: &Index, stop: &AtomicBool, pace: &(dyn Fn(u64) + Sync)) -> Result<bool> {
+    fn scan_pending(
+        &self,
+        index: &Index,
+        threads: usize,
+        stop: &AtomicBool,
+        pace: &(dyn Fn(u64) + Sync),
+        progress: &Progress,
+    ) -> Result<bool> {
         let mut waiting = Vec::new();
         let from = row::pending_key(0);
         let to = row::pending_key(LIMBO);
@@ -313,6 +331,15 @@ impl Namespace {
                 return Ok(false);
             }
             let Some(at) = place_of(&*index.read()?, id)? else { continue };
+            if !at.directory.pending && at.directory.epoch == index.epoch.load(Ordering::SeqCst) {
+                continue;
+            }
+            if at.directory.level == Level::Container {
+                // All of it waits, most likely.
+                let crew = Crew::new(id, stop, pace, progress);
+                all &= self.prove_container(index, &at.account, id, threads, &crew)?;
+                continue;
+            }
             let before = index.looks();
             match self.acting(index, &at.account, || self.scan_directory(index, id, usize::MAX)) {
                 Ok(Some(Some(below))) => waiting.extend(below),
@@ -384,7 +411,7 @@ impl Namespace {
             return Ok(false);
         }
         index.change(&mut |change| change.alter_container(container, |c| c.epoch = epoch))?;
-        index.proven(&*index.read()?, container)
+        Ok(index.sums(&*index.read()?, container)?.pending == 0)
     }
 
     /// Takes directories from the crew's stack until there are none and nobody will bring more.
@@ -416,6 +443,45 @@ impl Namespace {
         child_ids(&*index.read()?, id)
     }
 
+    /// Looks at the links of containers in which a name came or went: they may lead elsewhere.
+    fn look_at_links(&self, index: &Index) -> Result<()> {
+        let read = index.read()?;
+        let mut doubted = HashMap::new();
+        let to = container_key(LIMBO);
+        read.scan((Bound::Included(&container_key(0)), Bound::Included(&to)), false, &mut |key, value| {
+            let sums = Container::decode(value)?;
+            if sums.unsure > 0 {
+                doubted.extend(row::id_in(key, 1).map(|id| (id, (sums.unsure, Vec::new()))));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if doubted.is_empty() {
+            return Ok(());
+        }
+        let mut links: Vec<(Id, String)> = Vec::new();
+        read.scan((Bound::Included(b"y"), Bound::Excluded(b"z")), false, &mut |key, _| {
+            let id = row::id_in(key, 1).ok_or_else(row::damaged)?;
+            let text = std::str::from_utf8(&key[9..]).map_err(|_| row::damaged())?;
+            links.push((id, text.to_owned()));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (id, file) in super::marks::files_of(&*read, links)? {
+            if let Some((_, names)) = container_of(&*read, id)?.and_then(|id| doubted.get_mut(&id)) {
+                names.push((id, file));
+            }
+        }
+        for (container, (doubts, names)) in doubted {
+            let Some(at) = place_of(&*read, container)? else { continue };
+            let work = || {
+                let names = super::marks::by_directory(names);
+                self.look_at_all(index, names, &mut Vec::new())?;
+                index.change(&mut |change| change.believe_links(container, doubts)).map(drop)
+            };
+            self.acting(index, &at.account, work)?;
+        }
+        Ok(())
+    }
+
     /// Looks at all names of the files of which some names are not known to be theirs.
     fn find_kin(&self, index: &Index, stop: &AtomicBool) -> Result<()> {
         let mut wanted = HashSet::new();
@@ -443,6 +509,9 @@ impl Namespace {
             let go_on = !stop.load(Ordering::Relaxed);
             Ok(if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         for (id, file) in super::marks::files_of(&*read, found)? {
             names.entry(id).or_default().insert(file);
         }
@@ -478,16 +547,15 @@ impl Namespace {
     }
 }
 
-/// The directories in a directory.
-pub(super) fn child_ids(read: &dyn Read, id: Id) -> Result<Vec<Id>> {
-    let mut children = Vec::new();
-    let (from, to) = (row_key(id, DIRECTORIES[0], ""), row::after(&row_key(id, DIRECTORIES[2], "")));
-    let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    read.scan((Bound::Included(&from), to), false, &mut |_, value| {
-        children.push(row::Entry::decode(value)?.id);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(children)
+/// The container that a directory lies in, or is.
+fn container_of(read: &dyn Read, mut id: Id) -> Result<Option<Id>> {
+    while let Some(found) = directory(read, id)? {
+        if found.level == Level::Container {
+            return Ok(Some(id));
+        }
+        id = found.parent;
+    }
+    Ok(None)
 }
 
 impl Index {
@@ -498,8 +566,19 @@ impl Index {
 
     /// Whether all of a container, or the list of an account's containers, was seen in this epoch.
     pub(super) fn proven(&self, read: &dyn Read, id: Id) -> Result<bool> {
-        let sums = self.sums(read, id)?;
-        Ok(sums.pending == 0 && sums.epoch == self.epoch.load(Ordering::SeqCst))
+        Ok(self.sums(read, id)?.is_proven(self.epoch.load(Ordering::SeqCst)))
+    }
+}
+
+impl<'c> Crew<'c> {
+    fn new(
+        container: Id,
+        stop: &'c AtomicBool,
+        pace: &'c (dyn Fn(u64) + Sync),
+        progress: &'c Progress,
+    ) -> Self {
+        let stack = Mutex::new((vec![container], 0));
+        Self { stack, more: Condvar::new(), failed: AtomicBool::new(false), stop, pace, progress }
     }
 }
 

@@ -72,7 +72,7 @@ fn unhashed(read: &dyn Read, from: Option<&Position>, limit: usize) -> Result<Ve
     let range = (row::unhashed_key(first), row::unhashed_key(row::LIMBO));
     read.scan((Bound::Included(&range.0), Bound::Included(&range.1)), false, &mut |key, _| {
         directories.extend(row::id_in(key, 1));
-        Ok(if directories.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        Ok(ControlFlow::Continue(()))
     })?;
     for id in directories {
         let base = row::row_key(id, row::Kind::Object, "");

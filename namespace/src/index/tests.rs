@@ -170,7 +170,8 @@ fn open(root: &Path, settings: Options) -> Namespace {
     // Where no account is: a name that decodes to nothing.
     std::fs::create_dir_all(root.join(".lb~dindex")).unwrap();
     let index =
-        Index::open(&options(&root.join(".lb~dindex/index.redb")), Box::new(|_, _| Actor::Process)).unwrap();
+        Index::open(&options(&root.join(".lb~dindex/index.redb")), Box::new(|_, _| Ok(Actor::Process)))
+            .unwrap();
     Namespace::open(root, settings).unwrap().with_index(index)
 }
 
@@ -267,6 +268,123 @@ fn what_went_where_nobody_watches_is_scanned_when_it_is_back_in_one_batch() {
     site.marks.push(Mark::Moved { from: None, to });
     site.settle();
     assert_eq!(site.names("c"), ["dir/new", "dir/old"]);
+    site.assert_exact();
+}
+
+#[test]
+fn what_was_written_while_it_was_in_another_account_shows_when_it_is_back() {
+    let mut site = Site::new();
+    site.namespace.create_account("AUTH_b", vec![], Timestamp::now()).unwrap();
+    site.namespace.create_container("AUTH_b", "x", vec![], Timestamp::now()).unwrap();
+    site.make_dir("c/dir");
+    site.write("c/dir/old", "1");
+    site.settle();
+    site.rename("c/dir", "../AUTH_b/x/dir");
+    site.write("../AUTH_b/x/dir/new", "2");
+    site.rename("../AUTH_b/x/dir", "c/dir");
+    // The paths as a source gives them.
+    for mark in &mut site.marks {
+        let spots: Vec<&mut Spot> = match mark {
+            Mark::Entry(spot) => vec![spot],
+            Mark::Moved { from, to } => from.iter_mut().chain(to).collect(),
+            _ => vec![],
+        };
+        for spot in spots {
+            let path = String::from_utf8(spot.path.clone()).unwrap();
+            spot.path = path.replace("AUTH_a/../", "").into_bytes();
+        }
+    }
+    site.settle();
+    assert_eq!(site.names("c"), ["dir/new", "dir/old"]);
+    site.assert_exact();
+}
+
+#[test]
+fn an_account_that_was_away_is_scanned() {
+    let mut site = Site::new();
+    site.put("c", "a", "1");
+    assert_eq!(site.names("c"), ["a"]);
+    let (home, away) = (site.path(""), site.root.path().join(".lb~dindex/away"));
+    let from = site.spot(&site.root.path().join(ACCOUNT));
+    std::fs::rename(&home, &away).unwrap();
+    std::fs::write(away.join("c/new"), "2").unwrap();
+    std::fs::rename(&away, &home).unwrap();
+    let to = site.spot(&site.root.path().join(ACCOUNT));
+    site.marks.push(Mark::Moved { from, to: None });
+    site.marks.push(Mark::Moved { from: None, to });
+    site.settle();
+    assert_eq!(site.names("c"), ["a", "new"]);
+    site.assert_exact();
+}
+
+#[test]
+fn a_link_is_listed_while_it_leads_to_a_file() {
+    let mut site = Site::new();
+    site.make_dir("c/dir");
+    site.write("c/dir/f", "1");
+    site.link("dir/f", "c/link");
+    site.settle();
+    assert_eq!(site.names("c"), ["dir/f", "link"]);
+    site.remove("c/dir/f");
+    site.settle();
+    assert!(site.names("c").is_empty());
+    site.write("c/dir/f", "again");
+    site.settle();
+    assert_eq!(site.names("c"), ["dir/f", "link"]);
+    site.rename("c/dir", "c/other");
+    site.settle();
+    assert_eq!(site.names("c"), ["other/f"]);
+    site.rename("c/other", "c/dir");
+    site.settle();
+    assert_eq!(site.names("c"), ["dir/f", "link"]);
+    site.assert_exact();
+}
+
+#[test]
+fn what_a_crash_left_in_transit_is_listed() {
+    let mut site = Site::new();
+    site.write("c/a", "1");
+    site.settle();
+    let transit = crate::name::transit_of(b"a");
+    let transit = site.path("c").join(std::str::from_utf8(&transit).unwrap());
+    std::fs::rename(site.path("c/a"), &transit).unwrap();
+    site.mark("c/a");
+    let marks = std::mem::take(&mut site.marks);
+    site.namespace.observe(&marks).unwrap();
+    assert_eq!(site.names("c"), ["a"]);
+    site.assert_exact();
+}
+
+#[test]
+fn what_moves_before_it_was_scanned_is_scanned_where_it_went() {
+    let mut site = Site::new();
+    for path in ["c/p", "c/p/q", "c/p/q/r"] {
+        site.make_dir(path);
+    }
+    site.write("c/p/q/r/old", "1");
+    site.settle();
+    std::fs::write(site.path("c/p/q/r/unseen"), "2").unwrap();
+    site.namespace.observe(&[Mark::Everything]).unwrap();
+    // One of the two containers is proven already.
+    let index = site.namespace.index().unwrap();
+    let epoch = index.epoch.load(Ordering::SeqCst);
+    let id = marks::entry_of(&*index.read().unwrap(), row::TOP, row::Kind::Directory, ACCOUNT)
+        .unwrap()
+        .unwrap()
+        .id;
+    let d = marks::child(&*index.read().unwrap(), id, b"d").unwrap().unwrap();
+    site.namespace.scan_directory(index, d, usize::MAX).unwrap();
+    index.change(&mut |change| change.alter_container(d, |c| c.epoch = epoch)).unwrap();
+    site.rename("c/p", "d/p");
+    let marks = std::mem::take(&mut site.marks);
+    site.namespace.observe(&marks).unwrap();
+    let query = ListQuery { limit: 10, ..ListQuery::default() };
+    assert!(
+        site.namespace.list_indexed(ACCOUNT, "d", &query).unwrap().is_none(),
+        "not all of it was scanned"
+    );
+    site.prove();
+    assert_eq!(site.names("d"), ["p/q/r/old", "p/q/r/unseen"]);
     site.assert_exact();
 }
 
@@ -406,12 +524,12 @@ fn a_damaged_or_foreign_file_is_made_anew() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("index");
     std::fs::write(&path, b"no database").unwrap();
-    let index = Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap();
+    let index = Index::open(&options(&path), Box::new(|_, _| Ok(Actor::Process))).unwrap();
     assert!(index.checkpoint().unwrap().is_empty());
     index.engine.write(true, &mut |store| store.put(&meta_key("format"), &row::number(FORMAT + 1))).unwrap();
     index.flush(b"x").unwrap();
     drop(index);
-    let index = Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap();
+    let index = Index::open(&options(&path), Box::new(|_, _| Ok(Actor::Process))).unwrap();
     assert!(index.checkpoint().unwrap().is_empty());
 }
 
@@ -420,14 +538,14 @@ fn the_index_is_its_owners_alone_and_a_place_where_none_can_be_is_named() {
     use std::os::unix::fs::PermissionsExt as _;
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("index");
-    Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap();
+    Index::open(&options(&path), Box::new(|_, _| Ok(Actor::Process))).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let first = Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap();
-    let error = Index::open(&options(&path), Box::new(|_, _| Actor::Process)).unwrap_err();
+    let first = Index::open(&options(&path), Box::new(|_, _| Ok(Actor::Process))).unwrap();
+    let error = Index::open(&options(&path), Box::new(|_, _| Ok(Actor::Process))).unwrap_err();
     assert!(error.to_string().contains("another server uses this index"), "{error}");
     drop(first);
     let nowhere = root.path().join("no/index");
-    let error = Index::open(&options(&nowhere), Box::new(|_, _| Actor::Process)).unwrap_err();
+    let error = Index::open(&options(&nowhere), Box::new(|_, _| Ok(Actor::Process))).unwrap_err();
     assert!(error.to_string().contains("no/index"), "{error}");
 }
 
@@ -562,7 +680,11 @@ fn storm(seed: u64, shuffle: bool, lose: bool) {
         let path = format!("{}/{}", dice.of(&dirs), dice.of(&leaves));
         let other = format!("{}/{}", dice.of(&dirs), dice.of(&leaves));
         let (container, name) = other.split_once('/').map(|(c, n)| (c.to_owned(), n.to_owned())).unwrap();
-        match dice.below(13) {
+        match dice.below(14) {
+            13 => {
+                let target = dice.of(&["a", "p/a", "../c/p/a", "q", "p/q/r"]);
+                site.link(target, &path);
+            }
             12 => {
                 let (from, to) = (site.path(&path), site.path(&format!("{container}/{name}")));
                 if std::fs::hard_link(from, to).is_ok() {
