@@ -197,9 +197,16 @@ impl Background {
                 }
             }
         }
+        if matches!(task, Task::Tidy { .. }) {
+            self.metrics.set_unserved(&unserved);
+        }
+        self.ended(task);
+    }
+
+    /// Counts a round.
+    fn ended(&self, task: &Task) {
         match task {
             Task::Tidy { .. } => {
-                self.metrics.set_unserved(&unserved);
                 self.metrics.expirer.rounds.inc();
                 self.metrics.hasher.rounds.inc();
             }
@@ -233,13 +240,7 @@ impl Background {
                 }
             }
         }
-        match task {
-            Task::Tidy { .. } => {
-                self.metrics.expirer.rounds.inc();
-                self.metrics.hasher.rounds.inc();
-            }
-            Task::Assemble(_) => _ = self.metrics.assembler.rounds.inc(),
-        }
+        self.ended(task);
     }
 
     async fn do_tasks(&self, pool: &Pool, task: &Task, stop: &Arc<AtomicBool>, names: Vec<ObjectName>) {

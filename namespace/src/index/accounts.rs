@@ -1,6 +1,6 @@
 //! The accounts that the index knows, and as whom they are looked at.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 
 use super::change::SeenDirectory;
@@ -24,10 +24,7 @@ impl Index {
     /// The accounts, in byte order.
     pub(super) fn accounts(&self, read: &dyn Read) -> Result<Vec<Known>> {
         let mut ids = Vec::new();
-        let from = row_key(TOP, Kind::Directory, "");
-        let to = row::after(&from);
-        let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        read.scan((Bound::Included(&from), to), false, &mut |key, value| {
+        read.scan_prefix(&row_key(TOP, Kind::Directory, ""), &mut |key, value| {
             let name = std::str::from_utf8(&key[ROW_TEXT..]).map_err(|_| row::damaged())?.to_owned();
             ids.push((Entry::decode(value)?.id, name));
             Ok(ControlFlow::Continue(()))

@@ -297,11 +297,8 @@ impl<'t> Change<'t> {
         inodes.dedup();
         for ino in inodes {
             let mut names = 0;
-            let from = row::kin_key(account, ino, None);
-            let to = row::after(&from);
-            let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let mut kin = Vec::new();
-            self.store.scan((Bound::Included(&from), to), false, &mut |key, link| {
+            self.store.scan_prefix(&row::kin_key(account, ino, None), &mut |key, link| {
                 names += u64::from(link.is_empty());
                 let id = row::id_in(key, row::KIN.0).ok_or_else(row::damaged)?;
                 let other = std::str::from_utf8(&key[row::KIN.1..]).map_err(|_| row::damaged())?;
@@ -334,7 +331,7 @@ impl<'t> Change<'t> {
             return Ok(known);
         }
         let mut any = false;
-        self.store.scan((Bound::Included(b"n"), Bound::Excluded(b"o")), false, &mut |_, _| {
+        self.store.scan_prefix(b"n", &mut |_, _| {
             any = true;
             Ok(ControlFlow::Break(()))
         })?;
@@ -688,9 +685,7 @@ impl<'t> Change<'t> {
     /// Removes rows of what left the tree, at most about `most`; true if something is left to do.
     pub(super) fn reap(&mut self, most: usize) -> Result<bool> {
         let mut left = Vec::new();
-        let from = left_key(0);
-        let to = left_key(LIMBO);
-        self.store.scan((Bound::Included(&from), Bound::Included(&to)), false, &mut |key, _| {
+        self.store.scan_prefix(b"l", &mut |key, _| {
             left.extend(row::id_in(key, 1));
             Ok(if left.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
@@ -750,9 +745,7 @@ impl<'t> Change<'t> {
         }
         let mut rest = Vec::new();
         for from in [row::unserved_key(id, b""), row::link_key(id, "")] {
-            let to = row::after(&from);
-            let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            self.store.scan((Bound::Included(&from), to), false, &mut |key, _| {
+            self.store.scan_prefix(&from, &mut |key, _| {
                 rest.push(key.to_vec());
                 Ok(ControlFlow::Continue(()))
             })?;

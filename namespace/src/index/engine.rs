@@ -9,6 +9,7 @@ use redb::{
     TableDefinition,
 };
 
+use super::row::after;
 use crate::error::{Error, Result};
 
 /// From where to where, and what to do with each key and value.
@@ -22,6 +23,13 @@ pub(super) trait Read {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Calls `visit` for each key of the range in order, or against it.
     fn scan(&self, range: Range<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<()>;
+
+    /// Calls `visit` for each key that begins with `prefix`, in order.
+    fn scan_prefix(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        let end = after(prefix);
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.scan((Bound::Included(prefix), end), false, visit)
+    }
 }
 
 /// A transaction: what was written is read back within it.

@@ -9,7 +9,7 @@ use std::ops::{Bound, ControlFlow};
 
 use super::Index;
 use super::engine::Read;
-use super::marks::{child, entry_of};
+use super::marks::{descend, entry_of};
 use super::row::{self, Entry, Id, Kind, Object, ROW_TEXT, TOP, row_key};
 use crate::counters::Count;
 use crate::directory::ContainerRow;
@@ -99,10 +99,7 @@ impl Lister<'_> {
 
     fn runs(&self, dir: Id) -> Result<Vec<String>> {
         let mut texts = Vec::new();
-        let from = row_key(dir, Kind::Run, "");
-        let to = row::after(&from);
-        let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.read.scan((Bound::Included(&from), to), false, &mut |key, _| {
+        self.read.scan_prefix(&row_key(dir, Kind::Run, ""), &mut |key, _| {
             texts.push(text_of(key)?);
             Ok(ControlFlow::Continue(()))
         })?;
@@ -290,13 +287,7 @@ impl Namespace {
         let read = index.read()?;
         let Some(account) = entry_of(&*read, TOP, Kind::Directory, account)? else { return Ok(None) };
         let path = container_path(container)?;
-        let mut at = account.id;
-        for part in path.split(|b| *b == b'/') {
-            match child(&*read, at, part)? {
-                Some(id) => at = id,
-                None => return Ok(None),
-            }
-        }
+        let Some(at) = descend(&*read, account.id, &path)? else { return Ok(None) };
         Ok(index.proven(&*read, at)?.then_some(Indexed { index, read, id: at }))
     }
 

@@ -1,7 +1,7 @@
 //! From marks, and from requests of our own, to rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
 use lustre::fs::Fid;
@@ -328,16 +328,7 @@ impl Namespace {
             if let Some(id) = id {
                 names.push((id, files.clone()));
             }
-            astray.push((
-                id,
-                Marked {
-                    path: path.to_vec(),
-                    names: files,
-                    below: false,
-                    arrived: Vec::new(),
-                    astray: false,
-                },
-            ));
+            astray.push((id, Marked { path: path.to_vec(), names: files, ..Marked::default() }));
         }
         drop(read);
         let missing = self.look_and_settle(index, names)?;
@@ -352,7 +343,7 @@ impl Namespace {
 }
 
 /// The directory at a path beneath another, as the index has it.
-fn descend(read: &dyn Read, from: Id, path: &[u8]) -> Result<Option<Id>> {
+pub(super) fn descend(read: &dyn Read, from: Id, path: &[u8]) -> Result<Option<Id>> {
     let mut at = from;
     for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
         match child(read, at, part)? {
@@ -390,10 +381,8 @@ impl Index {
                 return Ok(());
             }
             let prefix = row::fid_prefix(fid);
-            let end = row::after(&prefix);
-            let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let mut accounts = Vec::new();
-            read.scan((Bound::Included(&prefix), end), false, &mut |key, _| {
+            read.scan_prefix(&prefix, &mut |key, _| {
                 accounts.extend(row::id_in(key, prefix.len()));
                 Ok(ControlFlow::Continue(()))
             })?;

@@ -12,7 +12,7 @@ use lustre::sys;
 use super::Index;
 use super::engine::Read;
 use super::look::{Reached, Where, child_ids, directory, file_of, place_of};
-use super::row::{self, Container, Id, Kind, LIMBO, Level, ROW_TEXT, container_key, row_key};
+use super::row::{self, Container, Id, Kind, Level, ROW_TEXT, container_key, row_key};
 use crate::Namespace;
 use crate::error::{Error, Result, Step};
 use crate::name::{self, Entry, Own};
@@ -319,9 +319,7 @@ impl Namespace {
         progress: &Progress,
     ) -> Result<bool> {
         let mut waiting = Vec::new();
-        let from = row::pending_key(0);
-        let to = row::pending_key(LIMBO);
-        index.read()?.scan((Bound::Included(&from), Bound::Included(&to)), false, &mut |key, _| {
+        index.read()?.scan_prefix(b"p", &mut |key, _| {
             waiting.extend(row::id_in(key, 1));
             Ok(ControlFlow::Continue(()))
         })?;
@@ -447,8 +445,7 @@ impl Namespace {
     fn look_at_links(&self, index: &Index) -> Result<()> {
         let read = index.read()?;
         let mut doubted = HashMap::new();
-        let to = container_key(LIMBO);
-        read.scan((Bound::Included(&container_key(0)), Bound::Included(&to)), false, &mut |key, value| {
+        read.scan_prefix(b"c", &mut |key, value| {
             let sums = Container::decode(value)?;
             if sums.unsure > 0 {
                 doubted.extend(row::id_in(key, 1).map(|id| (id, (sums.unsure, Vec::new()))));
@@ -459,7 +456,7 @@ impl Namespace {
             return Ok(());
         }
         let mut links: Vec<(Id, String)> = Vec::new();
-        read.scan((Bound::Included(b"y"), Bound::Excluded(b"z")), false, &mut |key, _| {
+        read.scan_prefix(b"y", &mut |key, _| {
             let id = row::id_in(key, 1).ok_or_else(row::damaged)?;
             let text = std::str::from_utf8(&key[9..]).map_err(|_| row::damaged())?;
             links.push((id, text.to_owned()));
@@ -487,7 +484,7 @@ impl Namespace {
         let mut wanted = HashSet::new();
         let mut keys: Vec<Vec<u8>> = Vec::new();
         let read = index.read()?;
-        read.scan((Bound::Included(b"k"), Bound::Excluded(b"l")), false, &mut |key, _| {
+        read.scan_prefix(b"k", &mut |key, _| {
             wanted.extend(row::id_in(key, 9));
             keys.push(key.to_vec());
             Ok(if keys.len() < SEARCHED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
@@ -495,9 +492,8 @@ impl Namespace {
         if keys.is_empty() {
             return Ok(());
         }
-        let mut names: HashMap<Id, BTreeSet<Vec<u8>>> = HashMap::new();
         let mut found: Vec<(Id, String)> = Vec::new();
-        read.scan((Bound::Included(b"r"), Bound::Excluded(b"s")), false, &mut |key, value| {
+        read.scan_prefix(b"r", &mut |key, value| {
             if key.get(ROW_TEXT - 1) == Some(&(Kind::Object as u8)) {
                 let object = row::Object::decode(value)?;
                 if object.links.is_none() && wanted.contains(&object.ino) {
@@ -512,10 +508,7 @@ impl Namespace {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        for (id, file) in super::marks::files_of(&*read, found)? {
-            names.entry(id).or_default().insert(file);
-        }
-        for (id, files) in names {
+        for (id, files) in super::marks::by_directory(super::marks::files_of(&*read, found)?) {
             let Some(at) = place_of(&*read, id)? else { continue };
             let work = || self.look_at_all(index, vec![(id, files)], &mut Vec::new());
             self.acting(index, &at.account, work)?;
@@ -530,8 +523,7 @@ impl Namespace {
         while more && !stop.load(Ordering::Relaxed) {
             // A transaction for nothing would keep the disk awake.
             let mut any = false;
-            let (from, to) = (row::left_key(0), row::left_key(LIMBO));
-            index.read()?.scan((Bound::Included(&from), Bound::Included(&to)), false, &mut |_, _| {
+            index.read()?.scan_prefix(b"l", &mut |_, _| {
                 any = true;
                 Ok(ControlFlow::Break(()))
             })?;
